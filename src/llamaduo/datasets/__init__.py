@@ -1,0 +1,15 @@
+"""Catalog entries that kedro-datasets does not have."""
+
+from llamaduo.datasets.adapter import AdapterDataset
+from llamaduo.datasets.base_model import BaseModelDataset
+from llamaduo.datasets.json_lines import JSONLinesDataset
+from llamaduo.datasets.previous import PreviousDataset
+from llamaduo.datasets.service_llm import ServiceLLMDataset
+
+__all__ = [
+    "AdapterDataset",
+    "BaseModelDataset",
+    "JSONLinesDataset",
+    "PreviousDataset",
+    "ServiceLLMDataset",
+]

@@ -1,0 +1,71 @@
+"""The base model as an input of the catalog."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kedro.io import AbstractDataset, DatasetError
+
+from llamaduo.local_llm.base_model import BaseModelSpec
+
+
+class BaseModelDataset(AbstractDataset[NoReturn, BaseModelSpec]):
+    """Which model is fine-tuned: a local folder or an id on the Hugging Face hub.
+
+    ```yaml
+    base_model:
+      type: llamaduo.datasets.BaseModelDataset
+      filepath: data/06_models/smollm2-135m-instruct
+    ```
+
+    ```yaml
+    base_model:
+      type: llamaduo.datasets.BaseModelDataset
+      model_id: HuggingFaceTB/SmolLM2-1.7B-Instruct
+      revision: 0123456789abcdef0123456789abcdef01234567
+      load_in_4bit: true
+    ```
+
+    Args:
+        filepath: Folder in the layout of ``save_pretrained``.
+        model_id: Instead of a folder, ``organisation/name`` on the hub.
+        revision: Commit of the model on the hub.
+        load_in_4bit: QLoRA: train on NF4 weights (bitsandbytes).
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str | None = None,
+        model_id: str | None = None,
+        revision: str | None = None,
+        load_in_4bit: bool = False,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        if (filepath is None) == (model_id is None):
+            raise DatasetError("a base model has either a filepath or a model_id")
+        self._folder = Path(filepath) if filepath else None
+        self._spec = BaseModelSpec(
+            name_or_path=filepath or str(model_id), revision=revision, load_in_4bit=load_in_4bit
+        )
+        self.metadata = metadata
+
+    def load(self) -> BaseModelSpec:
+        """What to load; the weights are read where they are used.
+
+        Raises:
+            DatasetError: The folder holds no model.
+        """
+        if self._folder and not (self._folder / "config.json").exists():
+            raise DatasetError(
+                f"no model in {self._folder}: expected config.json, *.safetensors and a tokenizer. "
+                "`make install` builds the demo's models; for your own give its folder as filepath "
+                "or its hub id as model_id."
+            )
+        return self._spec
+
+    def save(self, data: NoReturn) -> NoReturn:
+        """The base model is an input."""
+        raise DatasetError("the base model is never written")
+
+    def _describe(self) -> dict[str, Any]:
+        return vars(self._spec)

@@ -1,0 +1,64 @@
+"""Tables as JSON Lines."""
+
+import json
+from typing import Any
+
+import pandas as pd
+from kedro.io import DatasetError
+from kedro.io.core import get_filepath_str
+from kedro_datasets.pandas import JSONDataset
+
+
+class JSONLinesDataset(JSONDataset):
+    """A table with one JSON object per line, in UTF-8.
+
+    Values stay what they are: pandas' own reader makes a number of ``"007"`` and a date of
+    ``"2024"``, and does not say in which line a file is broken.
+
+    ```yaml
+    coverage_train:
+      type: llamaduo.datasets.JSONLinesDataset
+      filepath: data/01_raw/coverage_train.jsonl
+    ```
+    """
+
+    def load(self) -> pd.DataFrame:
+        """The rows, in the order of the file.
+
+        Raises:
+            DatasetError: A line holds no JSON object; the message names file and line.
+        """
+        path = get_filepath_str(self._get_load_path(), self._protocol)
+        limit = self._load_args.get("nrows")  # set by the preview
+        rows: list[dict[str, Any]] = []
+        with self._fs.open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if limit is not None and len(rows) >= limit:
+                    break
+                if line.strip():
+                    rows.append(_row(line, path, number))
+        return pd.DataFrame(rows)
+
+    def save(self, data: pd.DataFrame) -> None:
+        """Write the rows; a missing value becomes ``null``."""
+        path = get_filepath_str(self._get_save_path(), self._protocol)
+        plain = data.astype(object).where(data.notna(), None)
+        with self._fs.open(path, "wb") as file:
+            for row in plain.to_dict("records"):
+                line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+                file.write(line.encode("utf-8") + b"\n")
+        self._invalidate_cache()
+
+
+def _row(line: bytes, path: str, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(
+            f"{path}:{number}: expected a JSON object, got {line[:80]!r} ({error})"
+        ) from error
+    if not isinstance(row, dict):
+        raise DatasetError(
+            f"{path}:{number}: expected a JSON object, got {type(row).__name__} {line[:80]!r}"
+        )
+    return row

@@ -1,0 +1,56 @@
+"""What one iteration hands to the next."""
+
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
+
+from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
+
+
+class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
+    """A read-only view of another entry's earlier version, ``None`` where there is none.
+
+    A pipeline has no cycles, so that state goes round as a second entry on the path of the first;
+    the runner pins it one iteration back.
+
+    ```yaml
+    previous_training_set:
+      type: llamaduo.datasets.PreviousDataset
+      versioned: true
+      dataset:
+        type: llamaduo.datasets.JSONLinesDataset
+        filepath: data/05_model_input/training_set.jsonl
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: dict[str, Any],
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath=PurePosixPath(dataset["filepath"]), version=version)
+        self._dataset_config = dataset
+        self.metadata = metadata
+
+    def load(self) -> Any:
+        """The earlier version's data, ``None`` before the first."""
+        dataset = self._earlier()
+        return dataset.load() if dataset.exists() else None
+
+    def save(self, data: NoReturn) -> NoReturn:
+        """An earlier iteration is never changed."""
+        raise DatasetError("a previous iteration is read-only")
+
+    def _earlier(self) -> AbstractDataset[Any, Any]:
+        if self._version is None:
+            return AbstractDataset.from_config("previous", dict(self._dataset_config))
+        return AbstractDataset.from_config(
+            "previous", {**self._dataset_config, "versioned": True}, *self._version
+        )
+
+    def _exists(self) -> bool:
+        return True  # None stands in for what is not there
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "version": self._version}

@@ -1,0 +1,126 @@
+"""What happens around a run: inputs are checked, slices are pinned, iterations are shown."""
+
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
+from kedro.pipeline import Pipeline
+from kedro.validation.exceptions import CheckFailure, DataValidationError
+from rich.console import Console
+from rich.table import Table
+
+from llamaduo.ledger import Ledger
+from llamaduo.parameters import IterationParameters, LoopParameters
+from llamaduo.runner import is_whole_loop, pinned_versions
+
+
+class InputError(Exception):
+    """Inputs of the run cannot be used; the message has a sentence for each."""
+
+
+class SlicePins:
+    """Lets a part of the loop read the last complete iteration, whatever lies in newer folders."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Pin the free inputs of a slice; versions that the user names stay."""
+        loop = LoopParameters.model_validate(catalog.load("params:loop"))
+        if is_whole_loop(pipeline, loop) and "LoopRunner" in run_params["runner"]:
+            return
+        ledger: Ledger = catalog.load(loop.ledger)
+        complete = ledger.last_complete()
+        if complete is None:
+            return
+        catalog.save("params:iteration", IterationParameters(index=complete[1]))
+        for name, version in pinned_versions(pipeline, loop, *complete).items():
+            if name not in pipeline.inputs() or name in (run_params["load_versions"] or {}):
+                continue
+            dataset = catalog.get(name)
+            if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
+                # In place: a replaced entry would lose its validator.
+                dataset._version = Version(version, dataset._version.save)
+
+
+class InputCheck:
+    """Loads what a run reads, so that a mistake shows before anything is generated or paid for."""
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Check every free input.
+
+        Raises:
+            InputError: With one sentence per input that cannot be used.
+        """
+        problems = []
+        for name in sorted(pipeline.inputs()):
+            if name.startswith("params:"):
+                continue
+            try:
+                catalog.load(name)
+            except DataValidationError as error:
+                problems += [_sentence(name, catalog, failure) for failure in error.failures]
+            except DatasetError as error:
+                problems.append(str(error))
+        if problems:
+            raise InputError("\n".join(problems))
+
+
+class IterationTable:
+    """Shows the iterations so far after each one."""
+
+    @hook_impl
+    def after_iteration(self, verdict: dict[str, Any], catalog: DataCatalog) -> None:
+        """Print the table and the verdict, from the catalog."""
+        history = catalog.load("iteration_history")
+        table = Table(title="Scores on the test set (0–100, ± standard error over prompts)")
+        for column in ("iteration", "pairs", "similarity", "precision", "lower bound", "all right"):
+            table.add_column(column, justify="right")
+        for entry in history:
+            assessment = entry["assessment"]
+            similarity, precision = assessment["similarity"], assessment["precision"]
+            table.add_row(
+                str(assessment["iteration"]),
+                str(entry["training_pairs"]),
+                _mean(similarity),
+                _mean(precision),
+                _shown(precision["lower_bound"]),
+                f"{_shown(assessment['full_marks_percentage'])} %",
+            )
+        console = Console()
+        console.print(table)
+        confirmation = catalog.load("confirmation")
+        if confirmation:
+            console.print(
+                f"holdout: similarity {_mean(confirmation['similarity'])}, "
+                f"precision {_mean(confirmation['precision'])}, "
+                f"lower bound {_shown(confirmation['precision']['lower_bound'])}"
+            )
+        if verdict["target_reached"]:
+            console.print(f"target reached in iteration {verdict['iteration']}")
+        elif verdict["stop"]:
+            console.print(f"stopped without reaching the target: {verdict['reason']}")
+
+
+def _sentence(name: str, catalog: DataCatalog, failure: CheckFailure) -> str:
+    """What a failed check means to the owner of the file."""
+    described = catalog[name]._describe()
+    where = f"{name} ({described.get('filepath', '')})"
+    examples = ", ".join(repr(example) for example in failure.failure_examples[:5])
+    if failure.check == "column_in_dataframe":
+        return f"{where}: expected a column {examples}, there is none; mend the file, or rename it"
+    if failure.check == "has_rows":
+        return f"{where}: expected pairs, the file is empty"
+    return (
+        f"{where}: column {failure.column} fails {failure.check} in {failure.failure_count} "
+        f"row(s), such as {examples}"
+    )
+
+
+def _mean(score: dict[str, Any]) -> str:
+    return f"{_shown(score['mean'])} ± {_shown(score['standard_error'])}"
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

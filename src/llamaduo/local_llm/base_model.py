@@ -1,0 +1,142 @@
+"""Which base model is used, and how it is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseModelSpec:
+    """A pretrained chat model."""
+
+    name_or_path: str
+    """A hub id (``organisation/name``) or a local folder."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    load_in_4bit: bool = False
+    """Quantise the weights to NF4 while training (QLoRA, Dettmers et al. 2023)."""
+
+    @property
+    def portable_name(self) -> str:
+        """The name without what belongs to this machine alone."""
+        path = Path(self.name_or_path)
+        if not path.is_absolute():
+            return self.name_or_path
+        if path.is_relative_to(Path.cwd()):
+            return str(path.relative_to(Path.cwd()))
+        return path.name
+
+
+def load_tokenizer(spec: BaseModelSpec) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, padding on the left as generation needs it.
+
+    Raises:
+        FileNotFoundError: The name is a path, and nothing is there.
+        ValueError: The model has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    _require_folder(spec)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        spec.name_or_path, revision=spec.revision, trust_remote_code=False, padding_side="left"
+    )
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"the base model {spec.name_or_path} has no chat template; choose its instruct or chat "
+            "variant, or put a chat_template.jinja into the model folder"
+        )
+    if tokenizer.pad_token is None:
+        # Padding is masked by position, in the loss and in attention, so its token can be any that
+        # exists; a new one would need a larger embedding, which an adapter does not hold.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(spec: BaseModelSpec) -> PreTrainedModel:
+    """Load the weights in ``compute_dtype`` (or NF4) on ``device``, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: The name is a path, and nothing is there.
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    _require_folder(spec)
+    silence_known_noise()
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype(),
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        spec.name_or_path,
+        revision=spec.revision,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=compute_dtype(),
+        device_map={"": device()},
+        quantization_config=quantization if spec.load_in_4bit else None,
+    )
+    return model
+
+
+def compute_dtype() -> torch.dtype:
+    """Bfloat16 where the hardware multiplies in it, float32 elsewhere."""
+    import torch
+
+    if torch.cuda.is_available():
+        in_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        cpu = torch.cpu.get_capabilities()
+        in_hardware = cpu.get("avx512_bf16", False) or cpu.get("amx_bf16", False)
+    return torch.bfloat16 if in_hardware else torch.float32
+
+
+def device() -> torch.device:
+    """The current GPU if there is one, the CPU otherwise."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response, ascending.
+
+    A chat model often ends its turn with another token than the one that ends a document; its
+    generation config names both.
+    """
+    ends = model.generation_config.eos_token_id
+    listed = ends if isinstance(ends, list) else [ends]
+    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+
+
+def silence_known_noise() -> None:
+    """Keep out of sight what third parties say at each start and nobody can act on."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of weights that load in a second; downloads show their own
+    # An optional kernel package is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # PEFT 0.21 asks transformers 5.24 for an attribute by its old name.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
+
+def _require_folder(spec: BaseModelSpec) -> None:
+    """A hub id has at most one slash; transformers would look up any other name on the hub too."""
+    path = Path(spec.name_or_path)
+    is_path = path.is_absolute() or spec.name_or_path.startswith(".") or len(path.parts) > 2
+    if is_path and not path.is_dir():
+        raise FileNotFoundError(
+            f"there is no model folder at {spec.name_or_path}; "
+            "`python -m llamaduo.local_llm.demo_model` builds those of the demo"
+        )

@@ -1,0 +1,150 @@
+"""One pydantic model per parameter group; Kedro builds them before any node runs."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PerIteration = float | list[float]
+"""One value for every iteration, or a list: its n-th value belongs to the n-th iteration, and its
+last one to all that follow."""
+
+
+def for_iteration(value: PerIteration, iteration: int) -> float:
+    """The value that holds in an iteration (1, 2, …)."""
+    if isinstance(value, list):
+        return value[min(iteration, len(value)) - 1]
+    return value
+
+
+class Parameters(BaseModel):
+    """The base of all groups: an unknown key is an error, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoopParameters(Parameters):
+    """``params:loop``: when to stop, and what an iteration hands to the next one."""
+
+    max_iterations: int = Field(ge=1)
+    """The loop ends after this many iterations, whatever they score."""
+    signal: str = "verdict"
+    """The catalog entry whose ``stop`` ends the loop."""
+    ledger: str = "ledger"
+    """The catalog entry that holds what the loop has committed."""
+    carry: dict[str, str]
+    """Entry that reads the previous iteration: entry whose version it reads."""
+
+
+class IterationParameters(Parameters):
+    """``params:iteration``: set by the runner, never by a person."""
+
+    index: int = Field(1, ge=1)
+    """1 for the first iteration of a loop."""
+
+
+class SynthesisParameters(Parameters):
+    """``params:data_synthesis``."""
+
+    pairs_per_iteration: int | list[int] = Field(400)
+    """New pairs to ask for in the second iteration and each later one; the first trains on the
+    coverage set alone. A list holds one number per iteration, from the second on."""
+    pairs_per_request: int = Field(8, ge=1)
+    """Pairs that one request asks for."""
+    max_tokens: int = Field(2048, ge=1)
+    """The most tokens that the service LLM may answer with."""
+    temperature: float | None = Field(1.0, ge=0, le=2)
+    """None leaves it to the endpoint."""
+    max_similarity: float = Field(0.7, gt=0, le=1)
+    """ROUGE-L F1 from which two prompts are near-duplicates (Self-Instruct, Wang et al. 2023)."""
+    max_test_similarity: float = Field(0.7, gt=0, le=1)
+    """The same against test and holdout prompts."""
+    seed: int = 0
+    """Orders the coverage-train pairs that are shown to the service LLM."""
+
+    def new_pairs(self, iteration: int) -> int:
+        """Pairs to ask for in an iteration (1, 2, …); none in the first."""
+        if iteration == 1:
+            return 0
+        return int(for_iteration(self.pairs_per_iteration, iteration - 1))  # type: ignore[arg-type]
+
+
+class FineTuningParameters(Parameters):
+    """``params:fine_tuning``. Names as in PEFT's ``LoraConfig`` and TRL's ``SFTConfig``."""
+
+    start: Literal["previous", "base"]
+    """``previous`` goes on from the last adapter with the new pairs and a replay of the old ones;
+    ``base`` starts afresh on the whole training set."""
+    replay_share: float = Field(0.1, ge=0, le=1)
+    """Share of the earlier synthetic pairs that is trained on again; coverage pairs always are."""
+    learning_rate: PerIteration
+    epochs: PerIteration
+    batch_size: int = Field(4, ge=1)
+    """Pairs per step and device."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    max_length: int = Field(512, ge=16)
+    """Tokens of prompt and response together; a longer pair is left out and counted."""
+    lora_rank: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+    seed: int = 1
+
+
+class DecodingParameters(Parameters):
+    """How the local LLM answers; part of every score that rests on it."""
+
+    temperature: float = Field(0.7, ge=0)
+    """0 decodes greedily."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(256, ge=1)
+    batch_size: int = Field(32, ge=1)
+    """Sequences that are generated together."""
+    seed: int = 1
+
+
+class EvaluationParameters(Parameters):
+    """``params:evaluation``. Scores, targets and thresholds are on the judge's scale, 0–100."""
+
+    target_similarity: float = Field(ge=0, le=100)
+    target_precision: float = Field(ge=0, le=100)
+    verdict: Literal["lower_bound", "mean"] = "lower_bound"
+    """``lower_bound``: both one-sided lower bounds reach their target; ``mean``: both means do
+    (the rule of the LlamaDuo paper)."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Chance of a false stop over a whole loop; each iteration gets its share of it."""
+    threshold: float = Field(80.0, ge=0, le=100)
+    """A prompt counts as covered from this score on."""
+    min_judged: float = Field(0.98, gt=0, le=1)
+    """Share of judgements that must be readable for a verdict."""
+    min_prompts: int = Field(100, ge=1)
+    """With fewer test prompts the verdict is marked advisory."""
+    responses_per_prompt: int = Field(1, ge=1)
+    """K."""
+    judgements_per_response: int = Field(1, ge=1)
+    """M."""
+    judge_max_tokens: int = Field(256, ge=1)
+    judge_temperature: float | None = Field(0.0, ge=0, le=2)
+    decoding: DecodingParameters
+    patience: int = Field(3, ge=1)
+    """Iterations without a proven gain that end the loop as a plateau."""
+
+    @model_validator(mode="after")
+    def greedy_answers_once(self) -> "EvaluationParameters":
+        """K identical responses would pass for K independent ones."""
+        if self.decoding.temperature == 0 and self.responses_per_prompt > 1:
+            raise ValueError(
+                "responses_per_prompt above 1 needs decoding.temperature above 0: "
+                "greedy decoding gives the same response each time"
+            )
+        return self
+
+
+class BaselineParameters(Parameters):
+    """``params:baselines``."""
+
+    shots: int = Field(3, ge=1)
+    """Coverage-train pairs shown to the untouched base model in the few-shot row."""
+    max_tokens: int = Field(512, ge=1)
+    """The most tokens of a service LLM's own answer."""

@@ -1,0 +1,1 @@
+"""The loop's pipelines, and those run by name."""

@@ -1,0 +1,162 @@
+"""Rows that make the loop's scores readable: what others reach on the same test set."""
+
+import hashlib
+import json
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.chat import to_messages
+from llamaduo.parameters import BaselineParameters, EvaluationParameters
+from llamaduo.pipelines.evaluation.nodes import (
+    answer_conversations,
+    answer_prompts,
+    ask_judge,
+    parse_judgements,
+    score_prompts,
+    summarise_scores,
+)
+from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
+
+
+def answer_constantly(coverage_train: pd.DataFrame, coverage_test: pd.DataFrame) -> pd.DataFrame:
+    """Give the same response to every prompt: the most frequent one of the coverage set.
+
+    Of JSON objects with the same keys, it is the most frequent value of each key. What this scores
+    can be had without a model.
+
+    Returns:
+        ``Responses``.
+    """
+    constant = most_frequent_response(list(coverage_train["response"]))
+    return coverage_test[["id"]].assign(sample=1, response=constant, tokens=0, finished=True)
+
+
+def most_frequent_response(responses: list[str]) -> str:
+    """The response that is right most often, field by field where all are alike JSON objects."""
+    try:
+        objects = [json.loads(response) for response in responses]
+    except json.JSONDecodeError:
+        objects = []
+    keys = [list(each) if isinstance(each, dict) else None for each in objects]
+    if not objects or keys[0] is None or any(each != keys[0] for each in keys):
+        return Counter(responses).most_common(1)[0][0]
+    fields = {
+        key: json.loads(Counter(json.dumps(each[key]) for each in objects).most_common(1)[0][0])
+        for key in keys[0]
+    }
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+
+
+def answer_zero_shot(
+    base_model: BaseModelSpec, coverage_test: pd.DataFrame, evaluation: EvaluationParameters
+) -> pd.DataFrame:
+    """Let the untouched base model answer: ``Responses``."""
+    return answer_prompts(base_model, None, coverage_test, evaluation)
+
+
+def answer_few_shot(
+    base_model: BaseModelSpec,
+    coverage_train: pd.DataFrame,
+    coverage_test: pd.DataFrame,
+    evaluation: EvaluationParameters,
+    baselines: BaselineParameters,
+) -> pd.DataFrame:
+    """Let the untouched base model answer after some coverage-train pairs: ``Responses``."""
+    shots = [
+        message
+        for shot in coverage_train.iloc[:: max(1, len(coverage_train) // baselines.shots)]
+        .head(baselines.shots)
+        .to_dict("records")
+        for message in (
+            {"role": "user", "content": shot["prompt"]},
+            {"role": "assistant", "content": shot["response"]},
+        )
+    ]
+    conversations = []
+    for row in coverage_test.to_dict("records"):
+        *system, prompt = to_messages(row["system"], row["prompt"])
+        conversations.append([*system, *shots, prompt])
+    return answer_conversations(
+        base_model, None, list(coverage_test["id"]), conversations, evaluation
+    )
+
+
+def answer_by_service_llm(
+    service_llm: ServiceLLM, coverage_test: pd.DataFrame, baselines: BaselineParameters
+) -> pd.DataFrame:
+    """Let the service LLM do the task itself: ``Responses``; a failed request is a missing row."""
+    requests = [
+        Request(to_messages(row["system"], row["prompt"]), max_tokens=baselines.max_tokens)
+        for row in coverage_test.to_dict("records")
+    ]
+    replies = reply_columns(service_llm.complete_all(requests, "asking the service LLM itself"))
+    answered = coverage_test[["id"]].assign(
+        sample=1, response=replies["text"], tokens=replies["completion_tokens"], finished=True
+    )
+    return answered[answered["response"].notna()]
+
+
+def gather_responses(
+    constant_responses: pd.DataFrame,
+    zero_shot_responses: pd.DataFrame,
+    few_shot_responses: pd.DataFrame,
+    service_llm_responses: pd.DataFrame,
+) -> pd.DataFrame:
+    """One table, with the column ``baseline`` telling whose responses they are."""
+    named = {
+        "constant answer": constant_responses,
+        "base model, zero-shot": zero_shot_responses,
+        "base model, few-shot": few_shot_responses,
+        "service LLM itself": service_llm_responses,
+    }
+    return pd.concat(
+        [table.assign(baseline=name) for name, table in named.items()], ignore_index=True
+    )
+
+
+def judge_baselines(
+    baseline_responses: pd.DataFrame,
+    coverage_test: pd.DataFrame,
+    judge_prompt: str,
+    judge: ServiceLLM,
+    evaluation: EvaluationParameters,
+) -> list[dict[str, Any]]:
+    """Judge and score each baseline as an iteration is.
+
+    Returns:
+        One summary per baseline, with its ``name``.
+    """
+    rows = []
+    for name, responses in baseline_responses.groupby("baseline", sort=False):
+        replies = ask_judge(responses, coverage_test, judge_prompt, judge, evaluation)
+        scores = score_prompts(parse_judgements(replies), coverage_test, evaluation)
+        rows.append({"name": name, **summarise_scores(scores, evaluation, evaluation.alpha)})
+    return rows
+
+
+def describe_baselines(
+    baseline_scores: list[dict[str, Any]],
+    base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
+    judge: ServiceLLM,
+    coverage_test: pd.DataFrame,
+) -> dict[str, Any]:
+    """Say what the baselines were measured with, so that nobody compares them with another setup.
+
+    Returns:
+        ``measured_with`` and ``rows``.
+    """
+    text = coverage_test[["prompt", "response"]].to_json(orient="values", force_ascii=False)
+    return {
+        "measured_with": {
+            "base_model": base_model.portable_name,
+            "service_llm": service_llm.model,
+            "judge": judge.model,
+            "prompts": len(coverage_test),
+            "test_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        },
+        "rows": baseline_scores,
+    }

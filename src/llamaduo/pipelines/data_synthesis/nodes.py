@@ -1,0 +1,310 @@
+"""From seeds to a longer training set."""
+
+import json
+import logging
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llamaduo.parameters import IterationParameters, SynthesisParameters
+from llamaduo.pipelines.data_synthesis.near_duplicates import Tokens, similarities
+from llamaduo.schemas import ParsedPairs, Seeds, SynthesisReplies
+from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
+from llamaduo.service_llm.text import fill, json_object
+
+logger = logging.getLogger(__name__)
+
+PAIRS_SCHEMA = {
+    "name": "pairs",
+    "strict": True,
+    "schema": {
+        "type": "object",
+        "properties": {
+            "pairs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"prompt": {"type": "string"}, "response": {"type": "string"}},
+                    "required": ["prompt", "response"],
+                    "additionalProperties": False,
+                },
+            }
+        },
+        "required": ["pairs"],
+        "additionalProperties": False,
+    },
+}
+
+
+def choose_seeds(
+    coverage_train: pd.DataFrame,
+    ready_pairs: pd.DataFrame,
+    synthesis: SynthesisParameters,
+    iteration: IterationParameters,
+) -> pd.DataFrame:
+    """Choose the coverage-train pairs that this iteration shows to the service LLM.
+
+    Requests walk through one stratified order of the coverage set, from where the iteration before
+    stopped: every pair is shown before any is shown again.
+
+    Returns:
+        ``Seeds``; empty in the first iteration and where ready pairs stand in.
+    """
+    if len(ready_pairs):
+        return Seeds.empty()
+    done = sum(_requests(synthesis, earlier) for earlier in range(1, iteration.index))
+    count = _requests(synthesis, iteration.index)
+    if not count:
+        return Seeds.empty()
+    order = _stratified_order(coverage_train["category"], synthesis.seed)
+    chosen = coverage_train.iloc[order[np.arange(done, done + count) % len(order)]]
+    pairs = np.full(count, synthesis.pairs_per_request)
+    pairs[-1] = synthesis.new_pairs(iteration.index) - pairs[:-1].sum()
+    return pd.DataFrame(
+        {
+            "request": np.arange(done, done + count) + 1,
+            "seed_id": chosen["id"].to_numpy(),
+            "prompt": chosen["prompt"].to_numpy(),
+            "response": chosen["response"].to_numpy(),
+            "pairs": pairs,
+        }
+    )
+
+
+def ask_service_llm(
+    seeds: pd.DataFrame,
+    synthesis_prompt: str,
+    service_llm: ServiceLLM,
+    synthesis: SynthesisParameters,
+) -> pd.DataFrame:
+    """Ask for new pairs, one request per seed.
+
+    Returns:
+        ``SynthesisReplies``, one row per seed, raw.
+
+    Raises:
+        ServiceLLMError: Every request failed.
+    """
+    if seeds.empty:
+        return SynthesisReplies.empty()
+    requests = [
+        Request(
+            messages=[{"role": "user", "content": _synthesis_request(synthesis_prompt, seed)}],
+            max_tokens=synthesis.max_tokens,
+            temperature=synthesis.temperature,
+            response_schema=PAIRS_SCHEMA,
+        )
+        for seed in seeds.to_dict("records")
+    ]
+    replies = service_llm.complete_all(requests, "asking for pairs")
+    return pd.DataFrame(
+        {
+            "request": seeds["request"],
+            "seed_id": seeds["seed_id"],
+            **reply_columns(replies),
+        }
+    )
+
+
+def parse_pairs(
+    synthesis_replies: pd.DataFrame,
+    coverage_train: pd.DataFrame,
+    ready_pairs: pd.DataFrame,
+    synthesis: SynthesisParameters,
+    iteration: IterationParameters,
+) -> pd.DataFrame:
+    """Read the pairs out of the replies, or take the next slice of the ready pairs.
+
+    Returns:
+        ``ParsedPairs``; a reply that cannot be read is a row that says why.
+    """
+    if len(ready_pairs):
+        rows = _ready_slice(ready_pairs, synthesis, iteration.index)
+    else:
+        by_id = coverage_train.set_index("id")
+        rows = [
+            {
+                "seed_id": reply["seed_id"],
+                "category": by_id["category"].at[reply["seed_id"]],
+                "system": by_id["system"].at[reply["seed_id"]],
+                "seed_prompt": by_id["prompt"].at[reply["seed_id"]],
+                **pair,
+            }
+            for reply in synthesis_replies.to_dict("records")
+            for pair in read_pairs(reply["text"], reply["failure"])
+        ]
+    ids = [f"i{iteration.index:03d}-{number:05d}" for number in range(1, len(rows) + 1)]
+    return pd.DataFrame(rows).assign(id=ids) if rows else ParsedPairs.empty()
+
+
+def read_pairs(text: str | None, failure: str | None) -> list[dict[str, str]]:
+    """Read one reply.
+
+    Returns:
+        Rows of ``prompt``, ``response`` and ``unreadable`` (the reason, empty for a pair).
+    """
+    if failure is not None and not pd.isna(failure):
+        return [_unreadable(f"request failed: {failure}")]
+    found = json_object(str(text))
+    pairs = found.get("pairs") if found else None
+    if not isinstance(pairs, list):
+        return [_unreadable("no list of pairs in the reply")]
+    return [
+        {"prompt": pair["prompt"], "response": pair["response"], "unreadable": ""}
+        if isinstance(pair, dict)
+        and isinstance(pair.get("prompt"), str)
+        and isinstance(pair.get("response"), str)
+        else _unreadable("prompt or response is missing or no text")
+        for pair in pairs
+    ]
+
+
+def screen_pairs(
+    parsed_pairs: pd.DataFrame,
+    previous_training_set: pd.DataFrame | None,
+    coverage_test: pd.DataFrame,
+    coverage_holdout: pd.DataFrame,
+    synthesis: SynthesisParameters,
+) -> pd.DataFrame:
+    """Drop what must not be trained on.
+
+    Returns:
+        ``ScreenedPairs``: every row, with the reason for which it was dropped. A row that fails
+        several checks carries the first: schema, empty, copy of its seed, near-copy of a test or
+        holdout prompt, near-duplicate.
+    """
+    reserved = pd.concat([coverage_test["prompt"], coverage_holdout["prompt"]])
+    known = [] if previous_training_set is None else list(previous_training_set["prompt"])
+    tokens = Tokens(list(reserved))
+    prompts = [tokens.of(prompt) for prompt in parsed_pairs["prompt"]]
+    seeds = [tokens.of(prompt) for prompt in parsed_pairs["seed_prompt"]]
+    dropped = np.array([""] * len(parsed_pairs), dtype=object)
+
+    def drop(failing: Any, reason: str) -> None:
+        dropped[(dropped == "") & np.asarray(failing, dtype=bool)] = reason
+
+    drop(parsed_pairs["unreadable"] != "", "schema")
+    drop(parsed_pairs["prompt"].str.strip() == "", "empty")
+    drop(parsed_pairs["response"].str.strip() == "", "empty")
+    if prompts:
+        of_seed = [similarities([p], [s])[0, 0] for p, s in zip(prompts, seeds, strict=True)]
+        drop(np.array(of_seed) >= synthesis.max_similarity, "copy_of_seed")
+        of_test = similarities(prompts, [tokens.of(text) for text in reserved])
+        drop(of_test.max(axis=1) >= synthesis.max_test_similarity, "near_copy_of_test")
+        open_rows = [row for row in range(len(prompts)) if dropped[row] == ""]
+        repeated = _near_duplicates(
+            [prompts[row] for row in open_rows],
+            [tokens.of(text) for text in known],
+            synthesis.max_similarity,
+        )
+        dropped[[open_rows[position] for position in repeated]] = "near_duplicate"
+    return parsed_pairs.drop(columns=["unreadable", "seed_prompt"]).assign(dropped=dropped)
+
+
+def extend_training_set(
+    screened_pairs: pd.DataFrame,
+    previous_training_set: pd.DataFrame | None,
+    coverage_train: pd.DataFrame,
+    iteration: IterationParameters,
+) -> pd.DataFrame:
+    """Add the kept pairs to what was trained on before: accumulate, never replace.
+
+    Returns:
+        ``TrainingSet``; in a loop's first iteration it begins with the coverage set.
+    """
+    known = previous_training_set
+    if known is None:
+        known = coverage_train[["id", "category", "system", "prompt", "response"]].assign(
+            source="coverage", iteration=iteration.index, seed_id=""
+        )
+    kept = screened_pairs[screened_pairs["dropped"] == ""].drop(columns="dropped")
+    added = kept.assign(source="synthetic", iteration=iteration.index)
+    columns = ["id", "source", "iteration", "seed_id", "category", "system", "prompt", "response"]
+    training_set = pd.concat([known[columns], added[columns]], ignore_index=True)
+    logger.info("training set: %d pairs, %d of them new", len(training_set), len(added))
+    return training_set
+
+
+def report_synthesis(
+    screened_pairs: pd.DataFrame,
+    synthesis_replies: pd.DataFrame,
+    synthesis: SynthesisParameters,
+    iteration: IterationParameters,
+) -> dict[str, Any]:
+    """Count what was asked for, what came, and what was dropped for which reason."""
+    counts = screened_pairs["dropped"].value_counts()
+    return {
+        "iteration": iteration.index,
+        "asked": synthesis.new_pairs(iteration.index),
+        "kept": int(counts.get("", 0)),
+        "dropped": {str(k): int(v) for k, v in counts.sort_index().items() if k},
+        "requests": len(synthesis_replies),
+        "failed_requests": int(synthesis_replies["failure"].notna().sum()),
+        "prompt_tokens": int(synthesis_replies["prompt_tokens"].sum()),
+        "completion_tokens": int(synthesis_replies["completion_tokens"].sum()),
+        "teacher": sorted(synthesis_replies["model"].dropna().unique()),
+    }
+
+
+def _requests(synthesis: SynthesisParameters, iteration: int) -> int:
+    return -(-synthesis.new_pairs(iteration) // synthesis.pairs_per_request)
+
+
+def _stratified_order(categories: pd.Series, seed: int) -> np.ndarray:
+    """Row positions, shuffled, such that every stretch holds the categories about evenly."""
+    shuffled = np.random.default_rng(seed).permutation(len(categories))
+    turn = categories.iloc[shuffled].groupby(categories.iloc[shuffled]).cumcount()
+    return shuffled[np.argsort(turn.to_numpy(), kind="stable")]
+
+
+def _synthesis_request(synthesis_prompt: str, seed: dict[Hashable, Any]) -> str:
+    shown = {"prompt": seed["prompt"], "response": seed["response"]}
+    return fill(
+        synthesis_prompt,
+        {
+            "seed": json.dumps(shown, ensure_ascii=False),
+            "pairs": str(seed["pairs"]),
+            "request": str(seed["request"]),
+        },
+    )
+
+
+def _ready_slice(
+    ready_pairs: pd.DataFrame, synthesis: SynthesisParameters, iteration: int
+) -> list[dict[str, Any]]:
+    done = sum(synthesis.new_pairs(earlier) for earlier in range(1, iteration))
+    now = ready_pairs.iloc[done : done + synthesis.new_pairs(iteration)]
+    return [
+        {
+            "seed_id": "",
+            "category": row.get("category") or "",
+            "system": row.get("system") or "",
+            "seed_prompt": "",
+            "prompt": row["prompt"],
+            "response": row["response"],
+            "unreadable": "",
+        }
+        for row in now.fillna("").to_dict("records")
+    ]
+
+
+def _unreadable(reason: str) -> dict[str, str]:
+    return {"prompt": "", "response": "", "unreadable": reason}
+
+
+def _near_duplicates(
+    texts: list[list[int]], known: list[list[int]], max_similarity: float
+) -> list[int]:
+    """Positions of the texts that repeat a known text or an earlier one that is kept itself."""
+    if not texts:
+        return []
+    among = similarities(texts, texts) >= max_similarity
+    repeated = np.zeros(len(texts), dtype=bool)
+    if known:
+        repeated |= (similarities(texts, known) >= max_similarity).any(axis=1)
+    for position in range(len(texts)):
+        if not repeated[position]:
+            repeated[position + 1 :] |= among[position, position + 1 :]
+    return list(np.flatnonzero(repeated))

@@ -1,0 +1,135 @@
+"""What a person reads after an iteration."""
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from llamaduo.parameters import EvaluationParameters
+from llamaduo.pipelines.evaluation.nodes import SCORES
+
+REASONS = {
+    "target": "the target is reached, and the holdout confirms it",
+    "target_not_confirmed": "the test set meets the target, but the holdout does not confirm it",
+    "regression": "the scores have fallen twice in a row",
+    "no_new_data": "the service LLM gave nothing new to train on",
+    "plateau": "the last iterations brought no proven gain",
+    "max_iterations": "the last iteration that was allowed has ended without reaching the target",
+    None: "the target is not reached yet",
+}
+STAND_IN_NOTE = (
+    "The service LLM and judge here were **{models}**, an embedded stand-in that knows this one "
+    "demo task. Its scores say nothing about how a real service LLM would judge."
+)
+
+
+def plot_scores(
+    iteration_history: list[dict[str, Any]],
+    known_baselines: dict[str, Any] | None,
+    evaluation: EvaluationParameters,
+) -> go.Figure:
+    """Both scores over the iterations, with standard errors, targets and baselines."""
+    figure = go.Figure()
+    iterations = [entry["assessment"]["iteration"] for entry in iteration_history]
+    for name, target in zip(
+        SCORES, (evaluation.target_similarity, evaluation.target_precision), strict=True
+    ):
+        figure.add_scatter(
+            x=iterations,
+            y=[entry["assessment"][name]["mean"] for entry in iteration_history],
+            error_y={
+                "array": [
+                    entry["assessment"][name]["standard_error"] for entry in iteration_history
+                ]
+            },
+            name=name,
+            mode="lines+markers",
+        )
+        figure.add_hline(y=target, line_dash="dot", annotation_text=f"target {name} {target:g}")
+    for row in (known_baselines or {}).get("rows", []):
+        mean = row["precision"]["mean"]
+        figure.add_hline(
+            y=mean, line_width=1, line_color="grey", annotation_text=f"precision of {row['name']}"
+        )
+    figure.update_layout(
+        title="Scores on the test set", xaxis_title="iteration", yaxis_title="score, 0–100"
+    )
+    figure.update_xaxes(dtick=1)
+    figure.update_yaxes(range=[0, 100])
+    return figure
+
+
+def write_report(
+    iteration_history: list[dict[str, Any]],
+    confirmation: dict[str, Any],
+    known_baselines: dict[str, Any] | None,
+    judge_models: list[str],
+    evaluation: EvaluationParameters,
+) -> str:
+    """The loop so far, in Markdown."""
+    verdict = iteration_history[-1]["verdict"]
+    lines = [f"# Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}", ""]
+    if any("stand-in" in model for model in judge_models):
+        lines += [STAND_IN_NOTE.format(models=", ".join(judge_models)), ""]
+    rule = "mean" if evaluation.verdict == "mean" else "lower bound"
+    lines += [
+        f"Targets: similarity {evaluation.target_similarity:g}, precision "
+        f"{evaluation.target_precision:g} by the {rule}; scores are 0–100, ± standard error over "
+        "prompts. A lower bound counts every prompt that was not judged as 0.",
+        "",
+        "| | pairs | similarity | lower bound | precision | lower bound | all right | judged |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in iteration_history:
+        assessment = entry["assessment"]
+        label = f"iteration {assessment['iteration']}"
+        lines.append(_row(label, str(entry["training_pairs"]), assessment))
+    if confirmation:
+        lines.append(_row("holdout", "", confirmation))
+    for row in (known_baselines or {}).get("rows", []):
+        lines.append(_row(row["name"], "", row))
+    lines += ["", *_baseline_note(known_baselines)]
+    if iteration_history[-1]["assessment"]["advisory"]:
+        lines += [
+            f"Advisory: fewer than {evaluation.min_prompts} test prompts leave much to chance.",
+            "",
+        ]
+    lines += [
+        "The test set steers this loop, so that its scores flatter; only the holdout is clean.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def name_judges(judge_replies: Any) -> list[str]:
+    """The model ids that the judge's endpoint reported."""
+    return sorted(judge_replies["model"].dropna().unique())
+
+
+def _baseline_note(known_baselines: dict[str, Any] | None) -> list[str]:
+    if not known_baselines:
+        return [
+            "No baselines yet: `kedro run --pipelines=baselines` measures the untouched base "
+            "model, the constant answer and the service LLM itself.",
+            "",
+        ]
+    measured = known_baselines["measured_with"]
+    return [
+        f"Baselines: base model {measured['base_model']}, service LLM {measured['service_llm']}, "
+        f"judge {measured['judge']}, {measured['prompts']} test prompts.",
+        "",
+    ]
+
+
+def _row(label: str, pairs: str, summary: dict[str, Any]) -> str:
+    cells = [label, pairs]
+    for name in SCORES:
+        score = summary[name]
+        cells.append(f"{_shown(score['mean'])} ± {_shown(score['standard_error'])}")
+        cells.append(_shown(score["lower_bound"]))
+    cells.append(f"{_shown(summary['full_marks_percentage'])} %")
+    cells.append(f"{100 * summary['judged_share']:.0f} %")
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

@@ -1,0 +1,69 @@
+"""From a training set to an adapter."""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.express as px
+import plotly.graph_objects as go
+
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.training import TrainingSettings, train
+from llamaduo.parameters import FineTuningParameters, IterationParameters, for_iteration
+
+
+def fine_tune(
+    base_model: BaseModelSpec,
+    previous_adapter: Path | None,
+    training_set: pd.DataFrame,
+    fine_tuning: FineTuningParameters,
+    iteration: IterationParameters,
+) -> Path:
+    """Train a LoRA adapter on the pairs that are due in this iteration.
+
+    Returns:
+        A temporary folder that the adapter's dataset takes over.
+    """
+    start = previous_adapter if fine_tuning.start == "previous" else None
+    pairs = training_set
+    if start is not None:
+        pairs = choose_due_pairs(training_set, fine_tuning, iteration.index)
+    settings = TrainingSettings(
+        learning_rate=for_iteration(fine_tuning.learning_rate, iteration.index),
+        epochs=for_iteration(fine_tuning.epochs, iteration.index),
+        batch_size=fine_tuning.batch_size,
+        gradient_accumulation_steps=fine_tuning.gradient_accumulation_steps,
+        warmup=fine_tuning.warmup,
+        max_length=fine_tuning.max_length,
+        lora_rank=fine_tuning.lora_rank,
+        lora_alpha=fine_tuning.lora_alpha,
+        lora_dropout=fine_tuning.lora_dropout,
+        target_modules=fine_tuning.target_modules,
+        seed=fine_tuning.seed,
+    )
+    return train(base_model, pairs, start, settings)
+
+
+def choose_due_pairs(
+    training_set: pd.DataFrame, fine_tuning: FineTuningParameters, iteration: int
+) -> pd.DataFrame:
+    """The new pairs, all coverage pairs, and a replay of the earlier synthetic ones.
+
+    Replay keeps what was learned before from being forgotten, at a fraction of its cost.
+    """
+    new = training_set["iteration"] == iteration
+    coverage = training_set["source"] == "coverage"
+    earlier = training_set[~new & ~coverage]
+    replayed = earlier.sample(
+        frac=fine_tuning.replay_share, random_state=fine_tuning.seed * 1000 + iteration
+    )
+    return pd.concat([training_set[new | coverage], replayed], ignore_index=True)
+
+
+def read_training_log(adapter: Path) -> pd.DataFrame:
+    """The trainer's log as a table: ``TrainingLog``, one row per logged step."""
+    return pd.read_json(adapter / "training_log.jsonl", lines=True)
+
+
+def plot_training_curve(training_log: pd.DataFrame) -> go.Figure:
+    """Loss over steps."""
+    return px.line(training_log, x="step", y="loss", title="Training loss of this iteration")

@@ -1,0 +1,327 @@
+"""``LoopRunner`` repeats a pipeline until one of its outputs says stop."""
+
+import copy
+import importlib.metadata
+import logging
+import os
+import shutil
+import subprocess
+from typing import Any, NamedTuple
+
+from kedro.framework.hooks import _create_hook_manager, hook_impl
+from kedro.framework.hooks.markers import hook_spec
+from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset
+from kedro.io.core import generate_timestamp
+from kedro.pipeline import Pipeline
+from kedro.runner import AbstractRunner, ParallelRunner
+from kedro.utils import load_obj
+from pluggy import PluginManager
+from pydantic import BaseModel
+
+from llamaduo.interruption import SafePoint
+from llamaduo.ledger import Ledger, UnknownLoopError, place, version
+from llamaduo.parameters import IterationParameters, LoopParameters
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("kedro", "torch", "transformers", "trl", "peft", "openai", "llamaduo")
+
+
+class IterationSpecs:
+    """The loop's own hooks, beside Kedro's."""
+
+    @hook_spec
+    def before_iteration(self, iteration: int, catalog: DataCatalog) -> None:
+        """Called before the first node of an iteration."""
+
+    @hook_spec
+    def after_iteration(
+        self, iteration: int, verdict: dict[str, Any], catalog: DataCatalog
+    ) -> None:
+        """Called when an iteration's verdict stands in the ledger."""
+
+
+class Loop(NamedTuple):
+    """A loop under way."""
+
+    name: str
+    pipeline: Pipeline
+    catalog: DataCatalog
+    """Of the session: each iteration makes its own from the same configuration."""
+    settings: LoopParameters
+    ledger: Ledger
+
+    def version(self, iteration: int) -> str:
+        """Name of an iteration's version folders."""
+        return version(self.name, iteration)
+
+
+class CommitHook:
+    """Enters each saved dataset of an iteration in the ledger."""
+
+    def __init__(self, loop: Loop, iteration: int, safe_point: SafePoint) -> None:
+        self._ledger = loop.ledger
+        self._place = place(loop.name, iteration)
+        self._version = loop.version(iteration)
+        self._safe_point = safe_point
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Hold signals back."""
+        self._safe_point.enter_save()
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Commit, then let signals through."""
+        self._ledger.append(f"{self._place}/committed/{dataset_name}", {"version": self._version})
+        self._safe_point.leave_save()
+
+
+class LoopRunner(AbstractRunner):
+    """Runs iterations 1, 2, … with an inner runner, each on a fresh catalog with its own version.
+
+    A pipeline that is not the whole loop gets one plain pass of the inner runner.
+
+    Args:
+        is_async: Load and save datasets in threads.
+        inner: Kedro runner of one iteration, ``SequentialRunner`` or ``ThreadRunner``.
+        resume: A loop to go on with: its name, or ``latest``.
+        inner_arguments: Passed to the inner runner, such as ``max_workers``.
+    """
+
+    def __init__(
+        self,
+        is_async: bool = False,
+        inner: str = "SequentialRunner",
+        resume: str | None = None,
+        **inner_arguments: Any,
+    ) -> None:
+        super().__init__(is_async=is_async)
+        runner_class = load_obj(inner, "kedro.runner")
+        if issubclass(runner_class, ParallelRunner):
+            raise ValueError(
+                "LoopRunner cannot run its iterations in a ParallelRunner: its workers have hooks "
+                "of their own, so nothing that they save would be committed. "
+                "Use inner=SequentialRunner or inner=ThreadRunner."
+            )
+        self._inner: AbstractRunner = runner_class(is_async=is_async, **inner_arguments)
+        # Kedro's advice after a failure, --from-nodes, would begin a version outside of the loop.
+        self._inner._suggest_resume_scenario = lambda *_: None  # type: ignore[method-assign]
+        self._resume = resume
+
+    def __repr__(self) -> str:
+        # Kedro-Viz looks for the inner runner's name in here.
+        return f"LoopRunner(inner={self._inner!r})"
+
+    def _get_executor(self, max_workers: int) -> Any:
+        return self._inner._get_executor(max_workers)
+
+    def _run(self, *arguments: Any, **named: Any) -> None:
+        self._inner._run(*arguments, **named)
+
+    def run(  # type: ignore[override]
+        self,
+        pipeline: Pipeline,
+        catalog: DataCatalog,
+        hook_manager: PluginManager | None = None,
+        run_id: str | None = None,
+        only_missing_outputs: bool = False,
+    ) -> dict[str, Any]:
+        """Repeat the pipeline until its signal says stop.
+
+        Returns:
+            The free outputs of the last iteration and its signal, as dataset objects.
+
+        Raises:
+            LoopBusyError: Another process runs a loop on this data.
+            UnknownLoopError: The loop to go on with does not exist or has ended.
+            InterruptedLoop: SIGINT or SIGTERM came.
+        """
+        settings = LoopParameters.model_validate(catalog.load("params:loop"))
+        if not is_whole_loop(pipeline, settings):
+            if self._resume:
+                raise UnknownLoopError("--resume goes with the whole loop, not with a part of it")
+            return self._inner.run(pipeline, catalog, hook_manager, run_id, only_missing_outputs)
+        hook_manager = hook_manager or _create_hook_manager()
+        if not hasattr(hook_manager.hook, "before_iteration"):
+            hook_manager.add_hookspecs(IterationSpecs)
+
+        ledger: Ledger = catalog.load(settings.ledger)
+        name = run_id or generate_timestamp()
+        if self._resume:
+            name = ledger.unfinished(None if self._resume == "latest" else self._resume)
+        loop = Loop(name, pipeline, catalog, settings, ledger)
+        safe_point = SafePoint()
+        with ledger.held(name), safe_point.watching():
+            _enter_start(loop, resumed=self._resume is not None)
+            try:
+                return self._repeat(loop, hook_manager, safe_point)
+            except BaseException:
+                logger.error(
+                    "loop %s stopped before its end; what it committed is kept. "
+                    "Go on with: kedro run --resume %s",
+                    name,
+                    name,
+                )
+                raise
+
+    def _repeat(
+        self, loop: Loop, hook_manager: PluginManager, safe_point: SafePoint
+    ) -> dict[str, Any]:
+        verdicts = loop.ledger.verdicts(loop.name)
+        iteration = max(verdicts, default=0)
+        while not (iteration and _is_last(verdicts[iteration], iteration, loop.settings)):
+            iteration += 1
+            logger.info(
+                "iteration %d of at most %d (%s)",
+                iteration,
+                loop.settings.max_iterations,
+                loop.version(iteration),
+            )
+            verdicts[iteration] = self._iterate(loop, iteration, hook_manager, safe_point)
+        loop.ledger.append(
+            f"{loop.name}/closed", {"reason": verdicts[iteration]["reason"], "iteration": iteration}
+        )
+        here = iteration_catalog(loop, iteration)
+        return {name: here[name] for name in loop.pipeline.outputs() | {loop.settings.signal}}
+
+    def _iterate(
+        self, loop: Loop, iteration: int, hook_manager: PluginManager, safe_point: SafePoint
+    ) -> dict[str, Any]:
+        """Run what an iteration has not committed yet, and enter its verdict."""
+        here = iteration_catalog(loop, iteration)
+        own_place = place(loop.name, iteration)
+        loop.ledger.append(f"{own_place}/opened", {"version": loop.version(iteration)})
+        drop_uncommitted(loop, iteration, here)
+        hook_manager.hook.before_iteration(iteration=iteration, catalog=here)
+        commits = CommitHook(loop, iteration, safe_point)
+        hook_manager.register(commits)
+        try:
+            self._inner.run(
+                loop.pipeline,
+                here,
+                hook_manager,
+                run_id=loop.version(iteration),
+                only_missing_outputs=True,
+            )
+        finally:
+            hook_manager.unregister(commits)
+        verdict: dict[str, Any] = here.load(loop.settings.signal)
+        loop.ledger.append(f"{own_place}/verdict", verdict)
+        hook_manager.hook.after_iteration(iteration=iteration, verdict=verdict, catalog=here)
+        return verdict
+
+
+def _is_last(verdict: dict[str, Any], iteration: int, settings: LoopParameters) -> bool:
+    return bool(verdict["stop"]) or iteration >= settings.max_iterations
+
+
+def is_whole_loop(pipeline: Pipeline, settings: LoopParameters) -> bool:
+    """Whether a pipeline makes the signal and reads and writes all that is carried."""
+    return (
+        settings.signal in pipeline.all_outputs()
+        and set(settings.carry) <= pipeline.inputs()
+        and set(settings.carry.values()) <= pipeline.all_outputs()
+    )
+
+
+def pinned_versions(
+    pipeline: Pipeline, settings: LoopParameters, loop: str, iteration: int
+) -> dict[str, str]:
+    """The version that each entry is read at inside an iteration.
+
+    What is carried is read at the previous iteration's version, everything else that the pipeline
+    touches at the iteration's own.
+    """
+    own, previous = version(loop, iteration), version(loop, iteration - 1)
+    return {
+        name: previous if name in settings.carry else own
+        for name in pipeline.datasets()
+        if not name.startswith("params:")
+    }
+
+
+def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:
+    """A fresh catalog from the same configuration that saves and loads one iteration's version.
+
+    Kedro allows one save version per catalog, so that each iteration needs its own
+    (kedro issue 4738). Datasets that were put into the catalog by hand are shared.
+    """
+    catalog = loop.catalog
+    # Replacing an entry can delete its configuration from the resolver, hence the copy.
+    resolver = copy.deepcopy(catalog.config_resolver)
+    configured = set(resolver.config)
+    # Versions that a person pinned by --load-versions hold for what the loop does not touch.
+    pins = pinned_versions(loop.pipeline, loop.settings, loop.name, iteration)
+    loads = {**catalog._load_versions, **pins}
+    here = type(catalog)(
+        config_resolver=resolver,
+        load_versions={name: at for name, at in loads.items() if name in configured},
+        save_version=loop.version(iteration),
+        validation_enabled=catalog.validation_enabled,
+    )
+    for name in set(catalog.keys()) - configured - {"params:iteration"}:
+        here[name] = catalog[name]
+    here["params:iteration"] = MemoryDataset(
+        IterationParameters(index=iteration), copy_mode="assign"
+    )
+    return here
+
+
+def drop_uncommitted(loop: Loop, iteration: int, catalog: DataCatalog) -> None:
+    """Remove what an interrupted save left: Kedro would take half a file for a whole one.
+
+    A node with an output missing runs again, and Kedro refuses to save a version twice, so that a
+    node's outputs are kept or dropped together.
+    """
+    committed = loop.ledger.committed(loop.name, iteration)
+    for node in loop.pipeline.nodes:
+        if set(node.outputs) <= committed:
+            continue
+        for name in node.outputs:
+            dataset: Any = catalog.get(name)
+            if not isinstance(dataset, AbstractVersionedDataset) or dataset._version is None:
+                continue
+            folder = str(dataset._get_versioned_path(loop.version(iteration)).parent)
+            # The filesystem is an attribute of every versioned dataset of kedro-datasets and ours.
+            files = getattr(dataset, "_fs")  # noqa: B009
+            if files.exists(folder):
+                logger.warning("dropping the unfinished %s of %s", name, loop.version(iteration))
+                files.rm(folder, recursive=True)
+            dataset.release()
+
+
+def _enter_start(loop: Loop, *, resumed: bool) -> None:
+    """Enter a loop's beginning or its resume, with all that its results depend on."""
+    facts = {
+        "parameters": _plain(loop.catalog.load("parameters")),
+        "commit": _git_commit(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "pid": os.getpid(),
+    }
+    if not resumed:
+        loop.ledger.append(f"{loop.name}/opened", facts)
+        return
+    opened = loop.ledger.read(f"{loop.name}/opened") or {}
+    for what in ("parameters", "commit", "packages"):
+        if opened.get(what) != facts[what]:
+            logger.warning("loop %s goes on with other %s than it began with", loop.name, what)
+    loop.ledger.append(f"{loop.name}/resumed-{generate_timestamp()}", facts)
+
+
+def _plain(value: Any) -> Any:
+    """Parameters as JSON; typed groups become dictionaries."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _git_commit() -> str | None:
+    """The commit that is checked out, None outside a git repository or without git."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() or None

@@ -1,0 +1,198 @@
+"""One pandera model per table that the catalog holds.
+
+Every table may be empty; then its file has no columns, and the schema gives them back.
+"""
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.typing import Series
+
+
+class Table(pa.DataFrameModel):
+    """The base of all tables: types are coerced, extra columns are kept."""
+
+    class Config:
+        """pandera's switches."""
+
+        coerce = True
+
+    @pa.dataframe_parser
+    @classmethod
+    def columns_of_an_empty_file(cls, frame: pd.DataFrame) -> pd.DataFrame:
+        """Give an empty file the columns of its table."""
+        if len(frame.columns):
+            return frame
+        return frame.reindex(columns=list(cls.to_schema().columns))
+
+
+class CoveragePairs(Table):
+    """The user's pairs: a prompt and the response that a service LLM gave well.
+
+    Optional columns: ``category`` (slices of the report, strata of the seeds) and ``system``
+    (system message).
+    """
+
+    id: Series[str] = pa.Field(unique=True)
+    prompt: Series[str] = pa.Field(str_matches=r"\S")
+    response: Series[str] = pa.Field(str_matches=r"\S")
+
+    @pa.dataframe_check(name="has_rows")
+    @classmethod
+    def has_rows(cls, frame: pd.DataFrame) -> bool:
+        """A coverage set without pairs is a mistake."""
+        return len(frame) > 0
+
+    @pa.dataframe_parser
+    @classmethod
+    def optional_columns(cls, frame: pd.DataFrame) -> pd.DataFrame:
+        """Give the optional columns to a file that lacks them."""
+        missing = {c: "" for c in ("category", "system") if c not in frame.columns}
+        filled = frame.assign(**missing)
+        return filled.assign(
+            category=filled["category"].fillna(""), system=filled["system"].fillna("")
+        )
+
+
+class HoldoutPairs(Table):
+    """The holdout pairs that the confirmation may read; empty before the target is met."""
+
+    id: Series[str] = pa.Field(unique=True)
+    category: Series[str]
+    system: Series[str]
+    prompt: Series[str]
+    response: Series[str]
+
+
+class ReadyPairs(Table):
+    """Pairs that are at hand instead of a service LLM's answers; may be empty."""
+
+    prompt: Series[str]
+    response: Series[str]
+
+
+class Seeds(Table):
+    """Coverage-train pairs to show to the service LLM, one request a row."""
+
+    request: Series[int] = pa.Field(unique=True)
+    """Number of the request over the whole loop, from 1."""
+    seed_id: Series[str]
+    prompt: Series[str]
+    response: Series[str]
+    pairs: Series[int] = pa.Field(ge=1)
+    """Pairs that the request asks for."""
+
+
+class SynthesisReplies(Table):
+    """What the service LLM answered, unparsed."""
+
+    request: Series[int]
+    seed_id: Series[str]
+    text: Series[str] = pa.Field(nullable=True)
+    """None where the request failed."""
+    failure: Series[str] = pa.Field(nullable=True)
+    """The reason of a failed request, None for an answer."""
+    model: Series[str] = pa.Field(nullable=True)
+    """The model id that the endpoint reported."""
+    prompt_tokens: Series[int] = pa.Field(ge=0)
+    completion_tokens: Series[int] = pa.Field(ge=0)
+
+
+class ParsedPairs(Table):
+    """Pairs as read from the replies; a reply that cannot be read is one row with its reason."""
+
+    id: Series[str] = pa.Field(unique=True)
+    seed_id: Series[str]
+    category: Series[str]
+    """Of the seed: a synthetic pair carries no label of its own."""
+    system: Series[str]
+    seed_prompt: Series[str]
+    prompt: Series[str]
+    response: Series[str]
+    unreadable: Series[str]
+    """Why there is no pair; empty for a pair."""
+
+
+class ScreenedPairs(Table):
+    """Every parsed row, kept or with the reason for which it was dropped."""
+
+    id: Series[str] = pa.Field(unique=True)
+    seed_id: Series[str]
+    category: Series[str]
+    system: Series[str]
+    prompt: Series[str]
+    response: Series[str]
+    dropped: Series[str]
+    """Empty for a kept pair."""
+
+
+class TrainingSet(Table):
+    """All pairs that the local LLM may be trained on in an iteration."""
+
+    id: Series[str] = pa.Field(unique=True)
+    source: Series[str] = pa.Field(isin=["coverage", "synthetic"])
+    iteration: Series[int] = pa.Field(ge=1)
+    """The iteration that added the pair."""
+    seed_id: Series[str]
+    category: Series[str]
+    system: Series[str]
+    prompt: Series[str]
+    response: Series[str]
+
+
+class TrainingLog(Table):
+    """The trainer's log."""
+
+    step: Series[int]
+    loss: Series[float]
+
+
+class Responses(Table):
+    """K responses of the local LLM per test prompt."""
+
+    id: Series[str]
+    """Of the test pair."""
+    sample: Series[int] = pa.Field(ge=1)
+    """1 … K."""
+    response: Series[str]
+    tokens: Series[int] = pa.Field(ge=0)
+    finished: Series[bool]
+    """False where ``max_new_tokens`` cut the response off."""
+
+
+class JudgeReplies(Table):
+    """What the judge answered about each response, unparsed."""
+
+    id: Series[str]
+    sample: Series[int]
+    repeat: Series[int] = pa.Field(ge=1)
+    """1 … M."""
+    text: Series[str] = pa.Field(nullable=True)
+    failure: Series[str] = pa.Field(nullable=True)
+    model: Series[str] = pa.Field(nullable=True)
+    prompt_tokens: Series[int] = pa.Field(ge=0)
+    completion_tokens: Series[int] = pa.Field(ge=0)
+
+
+class Judgements(Table):
+    """One score of one response; null where the judge's answer cannot be read."""
+
+    id: Series[str]
+    sample: Series[int]
+    repeat: Series[int]
+    similarity: Series[float] = pa.Field(nullable=True, ge=0, le=100)
+    precision: Series[float] = pa.Field(nullable=True, ge=0, le=100)
+    text: Series[str] = pa.Field(nullable=True)
+
+
+class Scores(Table):
+    """Per test prompt: means over its readable judgements, null where there is none."""
+
+    id: Series[str] = pa.Field(unique=True)
+    category: Series[str]
+    similarity: Series[float] = pa.Field(nullable=True, ge=0, le=100)
+    precision: Series[float] = pa.Field(nullable=True, ge=0, le=100)
+    full_marks: Series[float] = pa.Field(nullable=True, ge=0, le=1)
+    """Share of the judgements with precision 100."""
+    judged: Series[int] = pa.Field(ge=0)
+    expected: Series[int] = pa.Field(ge=1)
+    """K · M."""

@@ -1,0 +1,67 @@
+"""A real OpenAI-compatible server on loopback with scripted faults and its own account.
+
+It answers as the stand-in does unless a fault is scripted. ``served`` is the oracle: what the
+client claims to have sent and received is compared with it.
+"""
+
+import json
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from llamaduo.stand_in.completion import complete
+
+
+@dataclass
+class Fault:
+    """One answer that is not the stand-in's."""
+
+    status: int = 200
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class FakeOpenAI:
+    """Use as a context manager; ``faults`` are served first, in their order."""
+
+    faults: deque[Fault] = field(default_factory=deque)
+    served: list[dict] = field(default_factory=list)
+    """Per request: its body and the status that it got."""
+
+    def __enter__(self):
+        self._lock = threading.Lock()
+        routes = [Route("/v1/chat/completions", self._chat, methods=["POST"])]
+        port = socket.create_server(("127.0.0.1", 0))
+        self.base_url = f"http://127.0.0.1:{port.getsockname()[1]}/v1"
+        config = uvicorn.Config(Starlette(routes=routes), log_config=None, lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([port],), daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_):
+        self._server.should_exit = True
+        self._thread.join()
+
+    async def _chat(self, request: Request) -> Response:
+        body = await request.json()
+        with self._lock:
+            fault = self.faults.popleft() if self.faults else None
+            self.served.append({"body": body, "status": fault.status if fault else 200})
+        if fault:
+            return Response(
+                fault.body, fault.status, {"content-type": "application/json", **fault.headers}
+            )
+        answer = complete({**body, "model": "stand-in-triage"})
+        return Response(json.dumps(answer), media_type="application/json")

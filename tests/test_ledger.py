@@ -1,0 +1,96 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from llamaduo.ledger import Ledger, LoopBusyError, UnknownLoopError, version
+
+
+def test_an_event_is_read_back_and_leaves_no_partial_file(tmp_path):
+    ledger = Ledger(tmp_path)
+
+    ledger.append("loop/i001/verdict", {"stop": True, "reason": "цель"})
+
+    assert ledger.read("loop/i001/verdict") == {"stop": True, "reason": "цель"}
+    assert [path.name for path in (tmp_path / "loop/i001").iterdir()] == ["verdict.json"]
+
+
+def test_an_event_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        Ledger(tmp_path).append("loop/opened", {"not json": object()})
+
+    assert list((tmp_path / "loop").iterdir()) == []
+
+
+def test_the_latest_unfinished_loop_is_the_one_to_go_on_with(tmp_path):
+    ledger = Ledger(tmp_path)
+    for loop in ("2026-01-01", "2026-01-02", "2026-01-03"):
+        ledger.append(f"{loop}/opened", {})
+    ledger.append("2026-01-03/closed", {"reason": "target"})
+
+    assert ledger.unfinished() == "2026-01-02"
+    assert ledger.unfinished("2026-01-01") == "2026-01-01"
+
+
+def test_a_loop_that_ended_or_is_unknown_is_refused_by_name(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append("done/opened", {})
+    ledger.append("done/closed", {"reason": "plateau"})
+
+    with pytest.raises(UnknownLoopError, match="no unfinished loop"):
+        ledger.unfinished()
+    with pytest.raises(UnknownLoopError, match=r"done has ended \(plateau\)"):
+        ledger.unfinished("done")
+    with pytest.raises(UnknownLoopError, match="no loop other"):
+        ledger.unfinished("other")
+
+
+def test_the_last_complete_iteration_passes_over_loops_without_one(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append("2026-01-01/opened", {})
+    ledger.append("2026-01-01/i001/verdict", {})
+    ledger.append("2026-01-01/i002/verdict", {})
+    ledger.append("2026-01-02/opened", {})
+    ledger.append("2026-01-02/i001/opened", {})
+
+    assert ledger.last_complete() == ("2026-01-01", 2)
+
+
+def test_commits_are_listed_per_iteration(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append("loop/i001/committed/seeds", {"version": version("loop", 1)})
+    ledger.append("loop/i002/committed/adapter", {"version": version("loop", 2)})
+
+    assert ledger.committed("loop", 1) == {"seeds"}
+    assert ledger.committed("loop", 3) == set()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from llamaduo.ledger import Ledger
+with Ledger(Path(sys.argv[1])).held("the-first"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_who_holds_the_data(tmp_path):
+    ledger = Ledger(tmp_path)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+
+        with pytest.raises(LoopBusyError, match=f"the-first.*process {holder.pid}"):
+            ledger.held("the-second").__enter__()
+
+        holder.kill()
+    with ledger.held("the-third"):  # a killed holder lets go
+        assert json.loads((tmp_path / "holder.json").read_text())["loop"] == "the-third"
+    assert not (tmp_path / "holder.json").exists()
