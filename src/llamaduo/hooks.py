@@ -1,10 +1,11 @@
 """What happens around a run: inputs are checked, slices are pinned, iterations are shown."""
 
+import logging
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
-from kedro.pipeline import Pipeline
+from kedro.pipeline import Node, Pipeline
 from kedro.validation.exceptions import CheckFailure, DataValidationError
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,9 @@ from rich.table import Table
 from llamaduo.ledger import Ledger
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.runner import is_whole_loop, pinned_versions
+
+
+logger = logging.getLogger(__name__)
 
 
 class InputError(Exception):
@@ -67,8 +71,13 @@ class InputCheck:
             raise InputError("\n".join(problems))
 
 
-class IterationTable:
-    """Shows the iterations so far after each one."""
+class Progress:
+    """Shows each node as it begins, and the iterations so far after each one."""
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """One short line; Kedro's own names all inputs and outputs."""
+        logger.info("%s", node.name)
 
     @hook_impl
     def after_iteration(self, verdict: dict[str, Any], catalog: DataCatalog) -> None:

@@ -1,8 +1,8 @@
 """Kedro's project settings."""
 
-from llamaduo.hooks import InputCheck, IterationTable, SlicePins
+from llamaduo.hooks import InputCheck, Progress, SlicePins
 
-HOOKS = (SlicePins(), InputCheck(), IterationTable())
+HOOKS = (SlicePins(), InputCheck(), Progress())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -5,19 +5,16 @@ client claims to have sent and received is compared with it.
 """
 
 import json
-import socket
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass, field
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from llamaduo.stand_in.completion import complete
+from llamaduo.stand_in.server import LoopbackServer, complete
 
 
 @dataclass
@@ -40,19 +37,13 @@ class FakeOpenAI:
     def __enter__(self):
         self._lock = threading.Lock()
         routes = [Route("/v1/chat/completions", self._chat, methods=["POST"])]
-        port = socket.create_server(("127.0.0.1", 0))
-        self.base_url = f"http://127.0.0.1:{port.getsockname()[1]}/v1"
-        config = uvicorn.Config(Starlette(routes=routes), log_config=None, lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([port],), daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
+        self._server = LoopbackServer(Starlette(routes=routes))
+        self._server.start()
+        self.base_url = f"{self._server.url}/v1"
         return self
 
     def __exit__(self, *_):
-        self._server.should_exit = True
-        self._thread.join()
+        self._server.stop()
 
     async def _chat(self, request: Request) -> Response:
         body = await request.json()

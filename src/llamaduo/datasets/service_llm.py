@@ -1,17 +1,13 @@
 """A service LLM as an input of the catalog."""
 
-import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from kedro.io import AbstractDataset, DatasetError
 
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.journal import Journal
-
-if TYPE_CHECKING:
-    from llamaduo.stand_in.server import StandIn
 
 STAND_IN = "stand-in"
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -73,7 +69,9 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
             )
         url = self._base_url
         if url == STAND_IN:
-            url = _running_stand_in().base_url
+            from llamaduo.stand_in.server import running_stand_in
+
+            url = running_stand_in().base_url
         return ServiceLLM(
             endpoint=self._base_url,
             base_url=url,
@@ -90,13 +88,3 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
 
     def _describe(self) -> dict[str, Any]:
         return {"base_url": self._base_url, "model": self._model}
-
-
-@functools.cache
-def _running_stand_in() -> "StandIn":
-    """One server for all entries and iterations of a process."""
-    from llamaduo.stand_in.server import StandIn
-
-    stand_in = StandIn()
-    stand_in.start()
-    return stand_in

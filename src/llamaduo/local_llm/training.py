@@ -92,7 +92,7 @@ def train(
         start: The adapter to go on from; None begins a fresh one.
 
     Returns:
-        A temporary folder, the caller's to move or remove together with its parent, of
+        The folder ``adapter``, alone in a temporary folder that is the caller's to remove, with
         ``adapter_model.safetensors``, ``adapter_config.json``, ``training_log.jsonl`` (one line a
         step: ``step, epoch, loss, learning_rate, grad_norm, seconds, tokens``) and
         ``manifest.json``.
@@ -107,6 +107,8 @@ def train(
         exit_code = _run_to_its_end(folder)
         if exit_code != 0:
             raise TrainingError(_failure(folder, exit_code))
+        (folder / JOB_FILE).unlink()
+        (folder / PAIRS_FILE).unlink()
     except BaseException:
         shutil.rmtree(folder)
         raise

@@ -1,0 +1,85 @@
+"""Each mistake of a user gets its own sentence before anything is generated."""
+
+import json
+
+import pytest
+
+PAIR = {"id": "a", "prompt": "Triage this.", "response": "{}"}
+
+
+def refused(project, *arguments):
+    output = project.kedro("run", "--env=test", *arguments, code=1)
+    assert "Traceback" not in output
+    assert not project.data.exists() or not list(project.data.glob("0*"))
+    return " ".join(output.split())
+
+
+def write(project, name, *lines):
+    path = project.folder / f"data/01_raw/{name}.jsonl"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_a_missing_coverage_file_is_named(project):
+    (project.folder / "data/01_raw/coverage_test.jsonl").unlink()
+
+    output = refused(project)
+
+    assert "coverage_test" in output
+    assert "No such file" in output
+
+
+def test_an_empty_coverage_file_is_named(project):
+    write(project, "coverage_train")
+
+    assert "coverage_train.jsonl): expected pairs, the file is empty" in refused(project)
+
+
+def test_a_missing_column_is_named(project):
+    write(project, "coverage_train", json.dumps({"id": "a", "prompt": "x"}))
+
+    assert "coverage_train.jsonl): expected a column 'response'" in refused(project)
+
+
+def test_a_row_that_is_no_json_is_named_by_file_and_line(project):
+    write(project, "coverage_holdout", json.dumps(PAIR), "{'id': 'b'}")
+
+    output = refused(project)
+
+    assert "coverage_holdout.jsonl:2: expected a JSON object" in output
+
+
+def test_all_mistakes_are_named_at_once(project):
+    write(project, "coverage_train", json.dumps({**PAIR, "response": " "}))
+    write(project, "coverage_test", json.dumps(PAIR), json.dumps(PAIR))
+
+    output = refused(project)
+
+    assert "column response fails str_matches" in output
+    assert "column id fails field_uniqueness in 2 row(s), such as 'a'" in output
+
+
+@pytest.mark.parametrize(
+    ("parameter", "sentence"),
+    [
+        ("evaluation.taget_precision=90", "taget_precision"),
+        ("fine_tuning.start=middle", "'previous' or 'base'"),
+        ("evaluation.target_precision=190", "less than or equal to 100"),
+    ],
+    ids=["typo", "choice", "range"],
+)
+def test_a_wrong_parameter_is_named(project, parameter, sentence):
+    assert sentence in refused(project, f"--params={parameter}")
+
+
+def test_a_missing_key_is_named_with_where_to_put_it(project):
+    output = project.kedro("run", "--env=openai", code=1)
+
+    assert "api.openai.com needs a key" in " ".join(output.split())
+    assert "OPENAI_API_KEY" in output
+
+
+def test_a_missing_model_folder_is_named(project):
+    project.configure("catalog.yml", {"base_model": {"filepath": "data/06_models/none"}})
+
+    assert "no model in" in refused(project)

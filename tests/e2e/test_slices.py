@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+
+def new_version(project, path, loop):
+    (version,) = [name for name in project.versions(path) if not name.startswith(loop)]
+    return version
+
+
+def test_evaluation_alone_repeats_the_last_complete_iteration(after_a_loop):
+    project = after_a_loop
+    (loop,) = project.loops()
+    ledger_before = sorted(path.name for path in (project.data / "ledger").rglob("*.json"))
+
+    project.kedro("run", "--env=test", "--pipelines=evaluation")
+
+    version = new_version(project, "07_model_output/responses.jsonl", loop)
+    path = "07_model_output/responses.jsonl"
+    assert project.load(path, version) == project.load(path, f"{loop}-i002")
+    assert project.json("08_reporting/verdict.json", version)["iteration"] == 2
+    assert project.versions("06_models/adapter") == [f"{loop}-i001", f"{loop}-i002"]
+    assert sorted(path.name for path in (project.data / "ledger").rglob("*.json")) == ledger_before
+
+
+def test_a_slice_reads_what_is_committed_and_not_what_another_slice_left(after_a_loop):
+    project = after_a_loop
+    (loop,) = project.loops()
+    project.kedro("run", "--env=test", "--pipelines=data_synthesis", "--params=data_synthesis.pairs_per_iteration=8")
+    small = new_version(project, "05_model_input/training_set.jsonl", loop)
+
+    project.kedro("run", "--env=test", "--from-nodes=evaluation.assess_scores")
+
+    version = new_version(project, "08_reporting/iteration_history.json", loop)
+    (_, entry) = project.json("08_reporting/iteration_history.json", version)
+    committed = project.load("05_model_input/training_set.jsonl", f"{loop}-i002")
+    assert small != version
+    assert entry["training_pairs"] == len(committed.splitlines())
+
+
+def test_a_version_that_the_user_names_is_the_one_that_is_read(after_a_loop):
+    project = after_a_loop
+    (loop,) = project.loops()
+
+    project.kedro(
+        "run",
+        "--env=test",
+        "--nodes=data_synthesis.report_synthesis",
+        f"--load-versions=screened_pairs:{loop}-i001,synthesis_replies:{loop}-i001",
+    )
+
+    version = new_version(project, "08_reporting/synthesis_report.json", loop)
+    assert project.json("08_reporting/synthesis_report.json", version)["kept"] == 0
+
+
+def test_kedro_viz_builds_with_the_lineage_of_the_loop(after_a_loop):
+    project = after_a_loop
+
+    project.kedro("viz", "build", "--include-previews", "--include-hooks")
+
+    page = json.loads((project.folder / "build/api/main").read_text())
+    names = {node["name"] for node in page["nodes"]}
+    assert {"data_synthesis", "fine_tuning", "evaluation", "training_set", "service_llm"} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("catalog", "describe-datasets"), "training_set"),
+        (("registry", "list"), "__default__"),
+        (("run", "--help"), "--resume"),
+    ],
+    ids=["catalog", "registry", "help"],
+)
+def test_kedro_commands_work(finished, arguments, shown):
+    project, _ = finished
+
+    assert shown in project.kedro(*arguments)
+
+
+def test_resume_goes_with_the_whole_loop_only(finished):
+    project, _ = finished
+
+    output = project.kedro("run", "--env=test", "--resume", "--pipelines=evaluation", code=2)
+
+    assert "--resume goes on with a whole loop" in output

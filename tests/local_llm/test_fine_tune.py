@@ -1,0 +1,117 @@
+"""What the training process trains on, and with what."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+from trl import SFTTrainer
+
+from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
+from llamaduo.local_llm.chat import encode_prompt, to_messages
+from llamaduo.local_llm.fine_tune import (
+    adapted,
+    encode_rows,
+    save_adapter,
+    short_enough,
+    training_arguments,
+)
+from llamaduo.local_llm.trainer import IGNORED
+from llamaduo.local_llm.training import TrainingError, TrainingJob, TrainingSettings
+
+PAIR = {"system": "Be brief.", "prompt": "How are you?", "response": '{"mood": "fine"}'}
+
+
+@pytest.fixture
+def tokenizer(random_model: BaseModelSpec) -> PreTrainedTokenizerBase:
+    return load_tokenizer(random_model)
+
+
+@pytest.fixture
+def job(random_model: BaseModelSpec, settings: TrainingSettings) -> TrainingJob:
+    return TrainingJob(base_model=random_model, settings=settings, start=None)
+
+
+def test_labels_hold_the_response_and_its_end_and_nothing_of_the_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    prompt = encode_prompt(tokenizer, to_messages("Be brief.", "How are you?"))
+
+    [row] = encode_rows(tokenizer, [PAIR], [tokenizer.eos_token_id])
+
+    assert row["input_ids"][: len(prompt)] == prompt
+    assert row["labels"][: len(prompt)] == [IGNORED] * len(prompt)
+    answer = row["labels"][len(prompt) :]
+    assert answer == row["input_ids"][len(prompt) :]
+    assert tokenizer.decode(answer) == '{"mood": "fine"}<|im_end|>\n'
+
+
+def test_rows_equal_those_that_trl_makes_of_prompt_and_completion(
+    tokenizer: PreTrainedTokenizerBase, job: TrainingJob, tmp_path: Path
+) -> None:
+    conversational = {
+        "prompt": to_messages("Be brief.", "How are you?"),
+        "completion": [{"role": "assistant", "content": '{"mood": "fine"}'}],
+    }
+    trainer = SFTTrainer(
+        model=adapted(load_model(job.base_model), job),
+        args=training_arguments(job.settings, tmp_path),
+        train_dataset=Dataset.from_list([conversational]),
+        processing_class=tokenizer,
+    )
+
+    [row] = encode_rows(tokenizer, [PAIR], [tokenizer.eos_token_id])
+
+    assert trainer.train_dataset is not None
+    trained_on = trainer.train_dataset[0]
+    assert row == {"input_ids": trained_on["input_ids"], "labels": trained_on["labels"]}
+
+
+def test_a_response_without_a_stop_token_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(TrainingError, match=r"none of the model's stop tokens \(<\|endoftext\|>\)"):
+        encode_rows(tokenizer, [PAIR], [tokenizer.convert_tokens_to_ids("<|endoftext|>")])
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [{"input_ids": [1] * length, "labels": [1] * length} for length in (3, 5, 4)]
+
+    assert short_enough(rows, 4) == [rows[0], rows[2]]
+
+    assert caplog.messages == ["1 of 3 pairs are longer than max_length (4 tokens) and left out"]
+
+
+def test_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(TrainingError, match="there are no pairs to train on"):
+        short_enough([], 4)
+
+
+def test_an_adapter_of_another_rank_is_no_start(job: TrainingJob, tmp_path: Path) -> None:
+    save_adapter(adapted(load_model(job.base_model), job), job, tmp_path)
+    wider = TrainingSettings(**{**vars(job.settings), "lora_rank": 4})
+
+    with pytest.raises(TrainingError, match=r"\(8, 16, 0\.0\), the settings have \(4, 16, 0\.0\)"):
+        adapted(
+            load_model(job.base_model),
+            TrainingJob(base_model=job.base_model, settings=wider, start=tmp_path),
+        )
+
+
+def test_an_adapter_config_names_its_base_model_without_this_machine(
+    job: TrainingJob, tmp_path: Path
+) -> None:
+    model = adapted(load_model(job.base_model), job)
+    assert isinstance(model, PeftModel)
+
+    save_adapter(model, job, tmp_path)
+
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "random-2-layer"
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }

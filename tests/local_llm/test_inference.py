@@ -1,0 +1,97 @@
+"""Responses of the local LLM."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+
+from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
+from llamaduo.local_llm.chat import Message, encode_prompt, to_messages
+from llamaduo.local_llm.inference import DecodingSettings, load_merged, respond
+
+GREEDY = DecodingSettings(temperature=0.0, top_p=1.0, max_new_tokens=16, batch_size=3, seed=1)
+SAMPLED = replace(GREEDY, temperature=3.0)
+
+
+@pytest.fixture
+def conversations(pairs: pd.DataFrame) -> list[list[Message]]:
+    return [
+        to_messages(system, prompt)
+        for system, prompt in zip(pairs["system"], pairs["prompt"], strict=True)
+    ]
+
+
+def test_greedy_responses_are_what_was_learned_in_the_order_of_the_prompts(
+    random_model: BaseModelSpec,
+    adapter: Path,
+    pairs: pd.DataFrame,
+    conversations: list[list[Message]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    responses = respond(random_model, adapter, conversations, 1, GREEDY)
+
+    assert [response.text for [response] in responses] == pairs["response"].tolist()
+    tokenizer = load_tokenizer(random_model)
+    for [response] in responses:
+        assert response.finished
+        assert response.tokens == len(tokenizer(response.text)["input_ids"])
+    assert "responses 8/8, 0 s left" in capfd.readouterr().err
+
+
+def test_k_samples_differ_from_each_other_and_not_from_run_to_run(
+    random_model: BaseModelSpec, adapter: Path, conversations: list[list[Message]]
+) -> None:
+    state = torch.random.get_rng_state()
+
+    first = respond(random_model, adapter, conversations[:3], 4, SAMPLED)
+    second = respond(random_model, adapter, conversations[:3], 4, SAMPLED)
+    other = respond(random_model, adapter, conversations[:3], 4, replace(SAMPLED, seed=2))
+
+    assert [len(samples) for samples in first] == [4, 4, 4]
+    assert len({response.text for response in first[0]}) > 1
+    assert first == second
+    assert first != other
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_response_that_was_cut_off_says_so(
+    random_model: BaseModelSpec, adapter: Path, conversations: list[list[Message]]
+) -> None:
+    [[response]] = respond(
+        random_model, adapter, conversations[:1], 1, replace(GREEDY, max_new_tokens=2)
+    )
+
+    assert not response.finished
+    assert response.tokens == 2
+    assert response.text == '{"'
+
+
+def test_the_base_model_answers_without_an_adapter_and_without_its_own_decoding_settings(
+    random_model: BaseModelSpec, conversations: list[list[Message]], tmp_path: Path
+) -> None:
+    opinionated = Path(shutil.copytree(random_model.name_or_path, tmp_path / "model"))
+    own = {"do_sample": True, "temperature": 9.0, "repetition_penalty": 5.0, "eos_token_id": 2}
+    (opinionated / "generation_config.json").write_text(json.dumps(own))
+
+    plain = respond(random_model, None, conversations[:2], 1, GREEDY)
+
+    assert respond(BaseModelSpec(str(opinionated)), None, conversations[:2], 1, GREEDY) == plain
+
+
+def test_a_merged_adapter_gives_the_logits_of_one_that_is_not(
+    random_model: BaseModelSpec, adapter: Path, conversations: list[list[Message]]
+) -> None:
+    ids = torch.tensor([encode_prompt(load_tokenizer(random_model), conversations[0])])
+    base = load_model(random_model)
+    without = base(ids).logits.float()
+    unmerged = PeftModel.from_pretrained(base, str(adapter))(ids).logits.float()
+
+    in_4_bit = replace(random_model, load_in_4bit=True)
+    merged = load_merged(in_4_bit, adapter)(ids).logits.float()
+
+    assert (merged - unmerged).abs().mean() < 0.05 * (without - unmerged).abs().mean()

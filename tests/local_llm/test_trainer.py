@@ -1,0 +1,89 @@
+"""The trainer's own loss, and the watch over it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerControl, TrainerState
+from trl import SFTTrainer
+
+from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
+from llamaduo.local_llm.fine_tune import adapted, encode_rows, fine_tune, training_arguments
+from llamaduo.local_llm.progress import ProgressDisplay
+from llamaduo.local_llm.trainer import AnswerTokenTrainer, TrainingWatch
+from llamaduo.local_llm.training import TrainingError, TrainingJob, TrainingSettings
+
+PAIRS = [
+    {"prompt": "Say red", "response": "red red red"},
+    {"prompt": "Say a longer word, please, and say why", "response": "elephant, because I like it"},
+    {"prompt": "Say nothing", "response": ""},
+]
+
+
+@pytest.fixture
+def job(random_model: BaseModelSpec, settings: TrainingSettings) -> TrainingJob:
+    return TrainingJob(base_model=random_model, settings=settings, start=None)
+
+
+def test_the_loss_of_answer_tokens_and_its_gradients_are_those_of_trl(
+    job: TrainingJob, tmp_path: Path
+) -> None:
+    ours, our_gradients = _loss_in_float32(AnswerTokenTrainer, job, tmp_path)
+    theirs, their_gradients = _loss_in_float32(SFTTrainer, job, tmp_path)
+
+    assert ours == pytest.approx(theirs, abs=1e-3)
+    assert our_gradients.keys() == their_gradients.keys()
+    for name, gradient in our_gradients.items():
+        torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-3, atol=1e-5)
+    assert any(gradient.any() for gradient in our_gradients.values())
+
+
+def test_a_loss_that_is_no_number_stops_the_training_at_its_step(
+    job: TrainingJob, tmp_path: Path
+) -> None:
+    too_fast = TrainingSettings(**{**vars(job.settings), "learning_rate": 1e30, "warmup": 0.0})
+    job = TrainingJob(base_model=job.base_model, settings=too_fast, start=None)
+
+    with pytest.raises(
+        TrainingError, match=r"ran away at step \d of 80: loss .*lower learning_rate"
+    ):
+        fine_tune(job, PAIRS, tmp_path / "adapter")
+
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient"), [(float("nan"), 1.0), (1.0, float("inf")), (14.0, 1.0)]
+)
+def test_a_loss_far_above_guessing_or_without_a_gradient_is_named(
+    job: TrainingJob, tmp_path: Path, loss: float, gradient: float
+) -> None:
+    arguments = training_arguments(job.settings, tmp_path)
+    state = TrainerState(global_step=7, max_steps=9)
+    logs = {"loss": loss, "grad_norm": gradient, "epoch": 1.0, "learning_rate": 1e-3}
+
+    with (
+        ProgressDisplay("training", quiet=True) as display,
+        pytest.raises(TrainingError, match="at step 7 of 9"),
+    ):
+        TrainingWatch(display, vocabulary=1000).on_log(arguments, state, TrainerControl(), logs)
+
+
+def _loss_in_float32(
+    kind: type[SFTTrainer], job: TrainingJob, folder: Path
+) -> tuple[float, dict[str, Any]]:
+    tokenizer = load_tokenizer(job.base_model)
+    model = adapted(load_model(job.base_model).float(), job)
+    rows = encode_rows(tokenizer, PAIRS, [tokenizer.eos_token_id])
+    trainer = kind(
+        model=model,
+        args=training_arguments(job.settings, folder),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    loss = trainer.compute_loss(model, trainer.data_collator(rows))
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return loss.item(), gradients

@@ -1,0 +1,179 @@
+"""Training from the outside: what goes in, what comes out, and how it ends."""
+
+import hashlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.training import TrainingError, TrainingSettings, train
+
+TRAIN_IN_A_SCRIPT = """
+import sys
+import pandas as pd
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.training import TrainingSettings, train
+
+settings = TrainingSettings(
+    learning_rate=1e-3, epochs=1e6, batch_size=1, max_length=128,
+    lora_rank=1, lora_alpha=1, lora_dropout=0.0, seed=1,
+)
+pairs = pd.DataFrame({"prompt": ["a"], "response": ["b"]})
+train(BaseModelSpec(sys.argv[1]), pairs, None, settings)
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where training puts its temporary folder."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+def test_training_changes_the_weights_and_lowers_the_loss(adapter: Path) -> None:
+    weights = load_file(adapter / "adapter_model.safetensors")
+    log = pd.read_json(adapter / "training_log.jsonl", lines=True)
+
+    # A fresh adapter's second matrices are zero.
+    assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)
+    assert len(log) == 80
+    assert log["loss"].iloc[-1] < log["loss"].iloc[0] / 3
+    assert log["step"].tolist() == list(range(1, 81))
+    assert log["seconds"].is_monotonic_increasing
+    assert log["tokens"].is_monotonic_increasing
+    assert {"epoch", "learning_rate", "grad_norm"} <= set(log.columns)
+
+
+def test_an_adapter_says_what_it_was_made_from(
+    adapter: Path, settings: TrainingSettings, random_model: BaseModelSpec
+) -> None:
+    manifest = json.loads((adapter / "manifest.json").read_text())
+
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    assert manifest["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert manifest["settings"] == vars(settings)
+    assert manifest["rows"] == 8
+    assert manifest["rows_too_long"] == 0
+    assert manifest["steps"] == 80
+    assert manifest["started_from_adapter"] is False
+    assert manifest["peak_memory_mib"]["main"] > 0
+    assert manifest["versions"].keys() == {"torch", "transformers", "trl", "peft"}
+    for file in adapter.glob("*.json*"):
+        assert str(Path(random_model.name_or_path).parent) not in file.read_text()
+
+
+def test_equal_input_gives_equal_bytes(
+    random_model: BaseModelSpec,
+    pairs: pd.DataFrame,
+    settings: TrainingSettings,
+    adapter: Path,
+) -> None:
+    again = train(random_model, pairs, None, settings)
+
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (again / name).read_bytes() == (adapter / name).read_bytes()
+    assert [entry.name for entry in again.parent.iterdir()] == ["adapter"]
+    shutil.rmtree(again.parent)
+
+
+def test_training_goes_on_from_an_adapter_and_leaves_out_what_is_too_long(
+    random_model: BaseModelSpec,
+    pairs: pd.DataFrame,
+    settings: TrainingSettings,
+    adapter: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    long = pd.DataFrame({"prompt": ["word " * 200], "response": ["x"]})
+    settings = replace(settings, epochs=2, learning_rate=1e-4)
+    before = (adapter / "adapter_model.safetensors").read_bytes()
+
+    continued = train(random_model, pd.concat([pairs, long]), adapter, settings)
+
+    log = pd.read_json(continued / "training_log.jsonl", lines=True)
+    first = pd.read_json(adapter / "training_log.jsonl", lines=True)
+    assert log["loss"].iloc[0] == pytest.approx(first["loss"].iloc[-1], abs=0.2)
+    manifest = json.loads((continued / "manifest.json").read_text())
+    assert manifest["started_from_adapter"] is True
+    assert (manifest["rows"], manifest["rows_too_long"]) == (8, 1)
+    assert (continued / "adapter_model.safetensors").read_bytes() != before
+    assert (adapter / "adapter_model.safetensors").read_bytes() == before
+    said = capfd.readouterr().err
+    assert "1 of 9 pairs are longer than max_length (128 tokens) and left out" in said
+    assert "training 2/2, loss " in said
+    shutil.rmtree(continued.parent)
+
+
+def test_an_error_of_the_process_arrives_with_its_sentence(
+    random_model: BaseModelSpec,
+    pairs: pd.DataFrame,
+    settings: TrainingSettings,
+    temporary: Path,
+) -> None:
+    settings = replace(settings, max_length=2)
+
+    message = r"all 8 pairs are longer than max_length \(2 tokens\); raise it \(exit code 1"
+    with pytest.raises(TrainingError, match=message):
+        train(random_model, pairs, None, settings)
+
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_killed_process_is_named_by_its_signal(
+    random_model: BaseModelSpec,
+    pairs: pd.DataFrame,
+    settings: TrainingSettings,
+    temporary: Path,
+) -> None:
+    killer = threading.Thread(target=lambda: _training_process(psutil.Process()).kill())
+    killer.start()
+
+    with pytest.raises(TrainingError, match=re.escape("ended by SIGKILL (out of memory?)")):
+        train(random_model, pairs, None, settings)
+
+    killer.join()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_the_process_and_its_folder_go_with_the_parent(
+    random_model: BaseModelSpec, temporary: Path, sent: signal.Signals
+) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", TRAIN_IN_A_SCRIPT, random_model.name_or_path],
+        stderr=subprocess.DEVNULL,
+    )
+    child = _training_process(psutil.Process(parent.pid))
+
+    parent.send_signal(sent)
+
+    assert parent.wait(15) != 0
+    psutil.wait_procs([child], timeout=15)
+    assert not child.is_running()
+    assert list(temporary.iterdir()) == []
+
+
+def _training_process(parent: psutil.Process) -> psutil.Process:
+    _wait_for(lambda: any("llamaduo.local_llm.sft" in c.cmdline() for c in parent.children()))
+    return parent.children()[0]
+
+
+def _wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
