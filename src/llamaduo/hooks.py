@@ -5,6 +5,7 @@ from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
+from kedro.io.core import VersionNotFoundError
 from kedro.pipeline import Node, Pipeline
 from kedro.validation.exceptions import CheckFailure, DataValidationError
 from rich.console import Console
@@ -15,6 +16,9 @@ from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.runner import is_whole_loop, pinned_versions
 
 
+NO_VERSION = "none-yet"
+"""Never made: a load of it finds nothing."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,28 +27,41 @@ class InputError(Exception):
 
 
 class SlicePins:
-    """Lets a part of the loop read the last complete iteration, whatever lies in newer folders."""
+    """Lets a part of the loop read what is committed, whatever lies in newer folders."""
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Pin the free inputs of a slice; versions that the user names stay."""
-        loop = LoopParameters.model_validate(catalog.load("params:loop"))
-        if is_whole_loop(pipeline, loop) and "LoopRunner" in run_params["runner"]:
+        settings = LoopParameters.model_validate(catalog.load("params:loop"))
+        if is_whole_loop(pipeline, settings) and "LoopRunner" in run_params["runner"]:
             return
-        ledger: Ledger = catalog.load(loop.ledger)
+        ledger: Ledger = catalog.load(settings.ledger)
         complete = ledger.last_complete()
-        if complete is None:
-            return
-        catalog.save("params:iteration", IterationParameters(index=complete[1]))
-        for name, version in pinned_versions(pipeline, loop, *complete).items():
-            if name not in pipeline.inputs() or name in (run_params["load_versions"] or {}):
-                continue
+        pins = pinned_versions(pipeline, settings, *complete) if complete else {}
+        if complete:
+            catalog.save("params:iteration", IterationParameters(index=complete[1]))
+        for name in pipeline.inputs() - set(run_params["load_versions"] or {}):
             dataset = catalog.get(name)
             if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
+                pin = pins.get(name) or _latest_whole(name, dataset, ledger)
                 # In place: a replaced entry would lose its validator.
-                dataset._version = Version(version, dataset._version.save)
+                dataset._version = Version(pin, dataset._version.save)
+
+
+def _latest_whole(name: str, dataset: AbstractVersionedDataset[Any, Any], ledger: Ledger) -> str:
+    """The latest version that no interrupted loop has left half made."""
+    loops = set(ledger.loops())
+    try:
+        versions = dataset.list_versions(full_path=False)
+    except VersionNotFoundError:
+        return NO_VERSION
+    for version in versions:
+        loop, _, iteration = version.rpartition("-i")
+        if loop not in loops or name in ledger.committed(loop, int(iteration)):
+            return version
+    return NO_VERSION
 
 
 class InputCheck:
@@ -57,8 +74,9 @@ class InputCheck:
         Raises:
             InputError: With one sentence per input that cannot be used.
         """
+        settings = LoopParameters.model_validate(catalog.load("params:loop"))
         problems = []
-        for name in sorted(pipeline.inputs()):
+        for name in sorted(pipeline.inputs() - set(settings.carry)):
             if name.startswith("params:"):
                 continue
             try:

@@ -84,3 +84,20 @@ def test_resume_goes_with_the_whole_loop_only(finished):
     output = project.kedro("run", "--env=test", "--resume", "--pipelines=evaluation", code=2)
 
     assert "--resume goes on with a whole loop" in output
+
+
+def test_a_slice_passes_over_what_a_killed_loop_left_half_made(project):
+    project.kedro("run", "--env=test", "--pipelines=data_synthesis")
+    path = "05_model_input/training_set.jsonl"
+    (whole,) = project.versions(path)
+    half = project.data / path / "9999-loop-i001/training_set.jsonl"
+    half.parent.mkdir()
+    half.write_text('{"id": "tr')
+    opened = project.data / "ledger/9999-loop/opened.json"
+    opened.parent.mkdir(parents=True)
+    opened.write_text("{}")
+
+    project.kedro("run", "--env=test", "--nodes=fine_tuning.fine_tune")
+
+    assert project.versions(path) == [whole, "9999-loop-i001"]
+    assert len(project.versions("06_models/adapter")) == 1

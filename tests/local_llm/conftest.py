@@ -37,7 +37,7 @@ def settings() -> TrainingSettings:
     """Settings with which the random model learns the eight pairs by heart."""
     return TrainingSettings(
         learning_rate=0.02,
-        epochs=80,
+        epochs=40,
         batch_size=8,
         max_length=128,
         lora_rank=8,

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,9 +52,9 @@ def test_training_changes_the_weights_and_lowers_the_loss(adapter: Path) -> None
 
     # A fresh adapter's second matrices are zero.
     assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)
-    assert len(log) == 80
+    assert len(log) == 40
     assert log["loss"].iloc[-1] < log["loss"].iloc[0] / 3
-    assert log["step"].tolist() == list(range(1, 81))
+    assert log["step"].tolist() == list(range(1, 41))
     assert log["seconds"].is_monotonic_increasing
     assert log["tokens"].is_monotonic_increasing
     assert {"epoch", "learning_rate", "grad_norm"} <= set(log.columns)
@@ -69,7 +70,7 @@ def test_an_adapter_says_what_it_was_made_from(
     assert manifest["settings"] == vars(settings)
     assert manifest["rows"] == 8
     assert manifest["rows_too_long"] == 0
-    assert manifest["steps"] == 80
+    assert manifest["steps"] == 40
     assert manifest["started_from_adapter"] is False
     assert manifest["peak_memory_mib"]["main"] > 0
     assert manifest["versions"].keys() == {"torch", "transformers", "trl", "peft"}
@@ -162,14 +163,19 @@ def test_the_process_and_its_folder_go_with_the_parent(
     parent.send_signal(sent)
 
     assert parent.wait(15) != 0
-    psutil.wait_procs([child], timeout=15)
-    assert not child.is_running()
+    _wait_for(lambda: _has_ended(child))
     assert list(temporary.iterdir()) == []
 
 
 def _training_process(parent: psutil.Process) -> psutil.Process:
     _wait_for(lambda: any("llamaduo.local_llm.sft" in c.cmdline() for c in parent.children()))
     return parent.children()[0]
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def _wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:

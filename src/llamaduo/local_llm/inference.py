@@ -70,7 +70,7 @@ def respond(
     prompts_per_batch = max(1, decoding.batch_size // samples)
     batches = [order[i : i + prompts_per_batch] for i in range(0, len(order), prompts_per_batch)]
     responses: dict[int, list[Response]] = {}
-    with _loaded(base_model, adapter) as model, _seeded(decoding.seed):
+    with _seeded(decoding.seed), _loaded(base_model, adapter) as model:
         stop_tokens = stop_token_ids(model, tokenizer)
         model.generation_config = _generation_config(decoding, samples, stop_tokens, tokenizer)
         with ProgressDisplay("responses", quiet=len(batches) < 2) as display:

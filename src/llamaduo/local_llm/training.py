@@ -147,7 +147,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _environment() -> dict[str, str]:
     """The environment of the training process; what the user has set stays."""
     defaults = {
-        "OMP_WAIT_POLICY": "PASSIVE",  # on shared cores threads that spin slow each other 5-fold
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": "0",  # one process drives one GPU
     }

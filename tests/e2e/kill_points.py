@@ -1,0 +1,50 @@
+"""A hook that kills its own process at a named point; tests put it into a project's settings.
+
+``KILL_AT`` is ``KIND:NAME@ITERATION``: ``node:fine_tune@2`` before a node, ``save:scores@1`` in
+the middle of a write, ``commit:adapter@2`` after a save and before its commit.
+"""
+
+import os
+import signal
+
+from fsspec.implementations.local import LocalFileOpener
+from kedro.framework.hooks import hook_impl
+
+
+class KillPoint:
+    def __init__(self):
+        point, self.iteration = os.environ["KILL_AT"].split("@")
+        self.kind, self.name = point.split(":")
+        self.now = None
+
+    def reached(self, kind, name):
+        return (self.kind, self.name, self.iteration) == (kind, name, str(self.now))
+
+    @hook_impl
+    def before_iteration(self, iteration):
+        self.now = iteration
+
+    @hook_impl
+    def before_node_run(self, node):
+        if self.reached("node", node.short_name):
+            kill()
+
+    @hook_impl(trylast=True)
+    def before_dataset_saved(self, dataset_name):
+        if self.reached("save", dataset_name):
+            LocalFileOpener.write = write_half_and_die
+
+    @hook_impl(tryfirst=True)
+    def after_dataset_saved(self, dataset_name):
+        if self.reached("commit", dataset_name):
+            kill()
+
+
+def write_half_and_die(opener, data):
+    opener.f.write(data[: len(data) // 2])
+    opener.f.flush()
+    kill()
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
