@@ -40,11 +40,7 @@ $(BASELINES): | $(STAMP) $(MODELS)
 	$(BIN)/kedro run --pipelines=baselines
 
 run: install $(BASELINES)  ## move the demo's task to the local LLM: loop until the target is reached
-	@$(BIN)/kedro run; code=$$?; \
-	echo; \
-	echo "report:  $$(ls -d data/08_reporting/evaluation_report.md/*/evaluation_report.md 2>/dev/null | tail -1)"; \
-	echo "lineage: make viz"; \
-	exit $$code
+	$(BIN)/kedro run
 
 test: install  ## the tests, with a tiny model trained and a loopback server asked for real
 	$(BIN)/pytest

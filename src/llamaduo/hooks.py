@@ -1,6 +1,7 @@
 """What happens around a run: inputs are checked, slices are pinned, iterations are shown."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
@@ -128,6 +129,10 @@ class Progress:
             console.print(f"target reached in iteration {verdict['iteration']}")
         elif verdict["stop"]:
             console.print(f"stopped without reaching the target: {verdict['reason']}")
+        if verdict["stop"]:
+            report = catalog["evaluation_report"]
+            console.print(f"report: {Path(report._get_load_path())}", soft_wrap=True)
+            console.print("lineage and plots: kedro viz run")
 
 
 def _sentence(name: str, catalog: DataCatalog, failure: CheckFailure) -> str:

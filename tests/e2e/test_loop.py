@@ -120,7 +120,6 @@ def test_a_run_after_a_finished_loop_opens_a_new_one_and_asks_for_no_known_pair(
 
     second = project.loops()[1]
     assert project.load("02_intermediate/synthesis_replies.jsonl", f"{second}-i002") == before
-    assert (
-        project.load("05_model_input/training_set.jsonl", f"{second}-i002")
-        == project.load("05_model_input/training_set.jsonl", f"{first}-i002")
+    assert project.load("05_model_input/training_set.jsonl", f"{second}-i002") == project.load(
+        "05_model_input/training_set.jsonl", f"{first}-i002"
     )

@@ -101,7 +101,9 @@ def prove_resume(project, finished, point, monkeypatch):
     (uninterrupted,) = reference.loops()
     for n in (1, 2):
         path = "05_model_input/training_set.jsonl"
-        assert project.load(path, f"{loop}-i00{n}") == reference.load(path, f"{uninterrupted}-i00{n}")
+        assert project.load(path, f"{loop}-i00{n}") == reference.load(
+            path, f"{uninterrupted}-i00{n}"
+        )
     assert project.json("08_reporting/verdict.json", f"{loop}-i002")["stop"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert [body for body in asked_again if body in had_arrived] == []

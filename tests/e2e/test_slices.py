@@ -26,7 +26,12 @@ def test_evaluation_alone_repeats_the_last_complete_iteration(after_a_loop):
 def test_a_slice_reads_what_is_committed_and_not_what_another_slice_left(after_a_loop):
     project = after_a_loop
     (loop,) = project.loops()
-    project.kedro("run", "--env=test", "--pipelines=data_synthesis", "--params=data_synthesis.pairs_per_iteration=8")
+    project.kedro(
+        "run",
+        "--env=test",
+        "--pipelines=data_synthesis",
+        "--params=data_synthesis.pairs_per_iteration=8",
+    )
     small = new_version(project, "05_model_input/training_set.jsonl", loop)
 
     project.kedro("run", "--env=test", "--from-nodes=evaluation.assess_scores")

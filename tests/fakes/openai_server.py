@@ -7,6 +7,7 @@ client claims to have sent and received is compared with it.
 import json
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
@@ -33,6 +34,8 @@ class FakeOpenAI:
     faults: deque[Fault] = field(default_factory=deque)
     served: list[dict] = field(default_factory=list)
     """Per request: its body and the status that it got."""
+    rewrite: Callable[[str], str] = str
+    """Changes the text of each answer."""
 
     def __enter__(self):
         self._lock = threading.Lock()
@@ -55,4 +58,6 @@ class FakeOpenAI:
                 fault.body, fault.status, {"content-type": "application/json", **fault.headers}
             )
         answer = complete({**body, "model": "stand-in-triage"})
+        message = answer["choices"][0]["message"]
+        message["content"] = self.rewrite(message["content"])
         return Response(json.dumps(answer), media_type="application/json")

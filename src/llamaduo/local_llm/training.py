@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import os
@@ -92,10 +93,10 @@ def train(
         start: The adapter to go on from; None begins a fresh one.
 
     Returns:
-        The folder ``adapter``, alone in a temporary folder that is the caller's to remove, with
-        ``adapter_model.safetensors``, ``adapter_config.json``, ``training_log.jsonl`` (one line a
-        step: ``step, epoch, loss, learning_rate, grad_norm, seconds, tokens``) and
-        ``manifest.json``.
+        The folder ``adapter``, alone in a temporary folder that goes at the latest when this
+        process ends, with ``adapter_model.safetensors``, ``adapter_config.json``,
+        ``training_log.jsonl`` (one line a step: ``step, epoch, loss, learning_rate, grad_norm,
+        seconds, tokens``; seconds and tokens since the start) and ``manifest.json``.
 
     Raises:
         TrainingError: The process has failed; the message carries its last error.
@@ -112,6 +113,7 @@ def train(
     except BaseException:
         shutil.rmtree(folder)
         raise
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder / ADAPTER_FOLDER
 
 

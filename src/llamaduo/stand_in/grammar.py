@@ -5,7 +5,7 @@ import re
 from importlib.resources import files
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 GRAMMAR: dict[str, Any] = yaml.safe_load(
     files("llamaduo.stand_in").joinpath("grammar.yml").read_text(encoding="utf-8")

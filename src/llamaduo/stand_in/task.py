@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from llamaduo.stand_in.grammar import draw, draw_complaint, roughen, sentence
 

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+from kedro.io import DatasetError, Version
+
+from llamaduo.datasets import AdapterDataset, BaseModelDataset, ServiceLLMDataset
+
+
+@pytest.fixture
+def trained(tmp_path):
+    folder = tmp_path / "work/adapter"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "manifest.json").write_text('{"rows": 3}')
+    return folder
+
+
+def adapter(folder, version="v1"):
+    return AdapterDataset(filepath=str(folder / "adapter"), version=Version(version, version))
+
+
+def test_an_adapter_appears_whole_under_its_version(tmp_path, trained):
+    assert not adapter(tmp_path / "data").exists()
+
+    adapter(tmp_path / "data").save(trained)
+
+    assert adapter(tmp_path / "data").exists()
+    folder = adapter(tmp_path / "data").load()
+    assert folder == tmp_path / "data/adapter/v1/adapter"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "adapter_config.json",
+        "manifest.json",
+    ]
+    assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
+
+
+def test_an_adapter_previews_its_manifest(tmp_path, trained):
+    adapter(tmp_path / "data").save(trained)
+
+    assert json.loads(adapter(tmp_path / "data").preview()) == {"rows": 3}
+
+
+def test_a_version_of_an_adapter_is_never_written_over(tmp_path, trained):
+    adapter(tmp_path / "data").save(trained)
+
+    with pytest.raises(DatasetError, match="must not exist"):
+        adapter(tmp_path / "data").save(trained)
+
+
+def test_a_folder_without_a_model_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(DatasetError, match="expected config.json.*make install"):
+        BaseModelDataset(filepath=str(tmp_path)).load()
+
+
+def test_a_hub_id_is_handed_on_as_it_is():
+    spec = BaseModelDataset(model_id="org/name", revision="abc", load_in_4bit=True).load()
+
+    assert (spec.name_or_path, spec.revision, spec.load_in_4bit) == ("org/name", "abc", True)
+
+
+def test_a_base_model_is_a_folder_or_a_hub_id():
+    with pytest.raises(DatasetError, match="either a filepath or a model_id"):
+        BaseModelDataset()
+
+
+def service(base_url, tmp_path, **options):
+    journal = {"filepath": str(tmp_path / "journal.sqlite")}
+    return ServiceLLMDataset(base_url=base_url, model="m", journal=journal, **options)
+
+
+@pytest.mark.parametrize("key", ["", "  \n"], ids=["none", "blank"])
+def test_an_endpoint_on_the_net_needs_a_key(tmp_path, key):
+    with pytest.raises(DatasetError, match=r"api\.example\.com needs a key"):
+        service("https://api.example.com/v1", tmp_path, credentials={"api_key": key}).load()
+
+
+def test_an_endpoint_on_loopback_needs_none(tmp_path):
+    assert service("http://localhost:8000/v1", tmp_path).load().model == "m"
+
+
+def test_a_key_is_cleaned_and_never_shown(tmp_path):
+    dataset = service("https://api.example.com/v1", tmp_path, credentials={"api_key": "sk-42\n"})
+
+    assert dataset.load().api_key == "sk-42"
+    assert "sk-42" not in f"{dataset!r} {dataset.load()!r}"
+
+
+def test_the_stand_in_starts_once_and_keeps_one_name_in_the_journal(tmp_path):
+    first, second = service("stand-in", tmp_path).load(), service("stand-in", tmp_path).load()
+
+    assert first.base_url == second.base_url
+    assert first.base_url.startswith("http://127.0.0.1:")
+    assert first.endpoint == "stand-in"

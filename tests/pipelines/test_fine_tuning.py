@@ -1,0 +1,40 @@
+import pandas as pd
+
+from llamaduo.parameters import FineTuningParameters, for_iteration
+from llamaduo.pipelines.fine_tuning.nodes import choose_due_pairs
+
+PARAMETERS = FineTuningParameters(
+    start="previous", replay_share=0.5, learning_rate=[1e-3, 2e-3], epochs=1
+)
+
+
+def training_set():
+    return pd.DataFrame(
+        {
+            "id": [f"p{n}" for n in range(50)],
+            "source": ["coverage"] * 10 + ["synthetic"] * 40,
+            "iteration": [1] * 10 + [2] * 20 + [3] * 20,
+        }
+    )
+
+
+def test_due_are_the_new_pairs_all_coverage_pairs_and_a_share_of_the_earlier_ones():
+    due = choose_due_pairs(training_set(), PARAMETERS, iteration=3)
+
+    assert due["id"].is_unique
+    counts = due.groupby(["source", "iteration"]).size().to_dict()
+    assert counts == {("coverage", 1): 10, ("synthetic", 2): 10, ("synthetic", 3): 20}
+
+
+def test_the_replay_is_the_same_each_time_and_another_in_each_iteration():
+    first = choose_due_pairs(training_set(), PARAMETERS, iteration=3)
+    again = choose_due_pairs(training_set(), PARAMETERS, iteration=3)
+    later = choose_due_pairs(training_set(), PARAMETERS, iteration=4)
+
+    pd.testing.assert_frame_equal(first, again)
+    assert set(later["id"]) != set(first["id"])
+
+
+def test_a_list_gives_each_iteration_its_value_and_the_last_to_all_that_follow():
+    assert [for_iteration([1e-3, 2e-3], n) for n in (1, 2, 3)] == [1e-3, 2e-3, 2e-3]
+    assert for_iteration(5.0, 9) == 5.0

@@ -1,0 +1,79 @@
+"""Every checked-in environment loads, and every entry and parameter of it is usable."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import MemoryDataset
+from pydantic import BaseModel
+
+from llamaduo.runner import is_whole_loop
+
+REPOSITORY = Path(__file__).parents[1]
+ENVIRONMENTS = ("local", "test", "openai")
+GROUPS = ("loop", "iteration", "data_synthesis", "fine_tuning", "evaluation", "baselines")
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def context(request, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    bootstrap_project(REPOSITORY)
+    with KedroSession.create(project_path=REPOSITORY, env=request.param) as session:
+        yield session.load_context()
+
+
+def test_every_parameter_group_is_typed(context):
+    assert all(isinstance(context.params[group], BaseModel) for group in GROUPS)
+
+
+def test_every_dataset_of_every_pipeline_has_an_entry_that_can_be_made(context):
+    used = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
+    entries = {name for name in used if not name.startswith("params:")}
+
+    for name in entries:
+        dataset = context.catalog.get(name)
+        assert dataset is not None, name
+        assert not isinstance(dataset, MemoryDataset), name
+
+
+def test_no_entry_is_left_over(context):
+    used = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
+
+    named = {name for name in context.catalog.keys() if not name.startswith("param")}
+
+    assert named - used == {"ledger"}
+
+
+def test_the_default_pipeline_is_the_whole_loop(context):
+    assert is_whole_loop(pipelines["__default__"], context.params["loop"])
+    assert (
+        pipelines["__default__"].node_dependencies
+        == (
+            pipelines["data_synthesis"] + pipelines["fine_tuning"] + pipelines["evaluation"]
+        ).node_dependencies
+    )
+
+
+def test_every_node_has_one_output(context):
+    assert all(len(node.outputs) == 1 for node in pipelines["__default__"].nodes)
+
+
+def test_only_screening_and_the_confirmation_read_the_holdout(context):
+    readers = {
+        node.short_name
+        for node in pipelines["__default__"].nodes
+        if "coverage_holdout" in node.inputs
+    }
+
+    assert readers == {"screen_pairs", "open_holdout"}
+
+
+def test_what_a_table_holds_is_validated():
+    for file in ("catalog_inputs", "catalog_iterations", "catalog_baselines"):
+        text = (REPOSITORY / f"conf/base/{file}.yml").read_text(encoding="utf-8")
+        for name, entry in yaml.safe_load(text).items():
+            if not name.startswith("_") and "JSONLines" in entry["type"]:
+                assert entry["validator"].startswith("llamaduo.schemas."), name
