@@ -42,7 +42,7 @@ def test_every_dataset_of_every_pipeline_has_an_entry_that_can_be_made(context):
 def test_no_entry_is_left_over(context):
     used = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
 
-    named = {name for name in context.catalog.keys() if not name.startswith("param")}
+    named = {name for name in context.catalog if not name.startswith("param")}
 
     assert named - used == {"ledger"}
 

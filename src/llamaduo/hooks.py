@@ -1,7 +1,6 @@
 """What happens around a run: inputs are checked, slices are pinned, iterations are shown."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
@@ -15,7 +14,6 @@ from rich.table import Table
 from llamaduo.ledger import Ledger
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.runner import is_whole_loop, pinned_versions
-
 
 NO_VERSION = "none-yet"
 """Never made: a load of it finds nothing."""
@@ -130,8 +128,8 @@ class Progress:
         elif verdict["stop"]:
             console.print(f"stopped without reaching the target: {verdict['reason']}")
         if verdict["stop"]:
-            report = catalog["evaluation_report"]
-            console.print(f"report: {Path(report._get_load_path())}", soft_wrap=True)
+            report: Any = catalog["evaluation_report"]
+            console.print(f"report: {report._get_load_path()}", soft_wrap=True)
             console.print("lineage and plots: kedro viz run")
 
 

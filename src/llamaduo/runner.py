@@ -106,7 +106,7 @@ class LoopRunner(AbstractRunner):
             )
         self._inner: AbstractRunner = runner_class(is_async=is_async, **inner_arguments)
         # Kedro's advice after a failure, --from-nodes, would begin a version outside of the loop.
-        self._inner._suggest_resume_scenario = lambda *_: None  # type: ignore[method-assign]
+        self._inner._suggest_resume_scenario = lambda *_: None
         self._resume = resume
 
     def __repr__(self) -> str:

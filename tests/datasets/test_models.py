@@ -48,7 +48,7 @@ def test_a_version_of_an_adapter_is_never_written_over(tmp_path, trained):
 
 
 def test_a_folder_without_a_model_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(DatasetError, match="expected config.json.*make install"):
+    with pytest.raises(DatasetError, match=r"expected config\.json.*make install"):
         BaseModelDataset(filepath=str(tmp_path)).load()
 
 

@@ -235,8 +235,13 @@ def meets_target(summary: dict[str, Any], evaluation: EvaluationParameters) -> b
 
 def per_prompt(scores: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     """Score: prompt id: value, as the history carries them for paired comparisons."""
-    plain = scores.set_index("id")[list(SCORES)].astype(object)
-    return {name: plain[name].where(plain[name].notna(), None).to_dict() for name in SCORES}
+    return {
+        name: {
+            prompt_id: None if pd.isna(value) else float(value)
+            for prompt_id, value in zip(scores["id"], scores[name], strict=True)
+        }
+        for name in SCORES
+    }
 
 
 def is_plateau(history: list[dict[str, Any]], patience: int) -> bool:
