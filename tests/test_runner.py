@@ -272,6 +272,23 @@ def test_iteration_hooks_get_the_iteration_and_its_verdict(tmp_path):
     assert seen == [1, (1, False), 2, (2, False), 3, (3, True)]
 
 
+def test_a_versioned_input_is_read_at_its_own_version(tmp_path):
+    catalog = make_catalog(tmp_path)
+    step = {"type": "json.JSONDataset", "filepath": str(tmp_path / "step.json"), "versioned": True}
+    saved = tmp_path / "step.json/mine/step.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text("3")
+    with_step = DataCatalog.from_config(
+        {**catalog.config_resolver.config, "step": step}, save_version="session"
+    )
+    for name in ("params:loop", "parameters"):
+        with_step[name] = catalog[name]
+
+    LoopRunner().run(pipeline(), with_step, run_id="loop")
+
+    assert value(tmp_path, "total", "loop-i001") == 3
+
+
 def test_its_name_shows_the_inner_runner_as_kedro_viz_needs_it():
     assert "kedro.runner.sequential_runner.SequentialRunner object" in repr(LoopRunner())
 

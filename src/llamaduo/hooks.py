@@ -38,8 +38,9 @@ class SlicePins:
             return
         ledger: Ledger = catalog.load(settings.ledger)
         complete = ledger.last_complete()
-        pins = pinned_versions(pipeline, settings, *complete) if complete else {}
+        pins = {}
         if complete:
+            pins = pinned_versions(ledger.committed(*complete), settings, *complete)
             catalog.save("params:iteration", IterationParameters(index=complete[1]))
         for name in pipeline.inputs() - set(run_params["load_versions"] or {}):
             dataset = catalog.get(name)

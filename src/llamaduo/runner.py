@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from kedro.framework.hooks import _create_hook_manager, hook_impl
@@ -180,7 +181,11 @@ class LoopRunner(AbstractRunner):
             )
             verdicts[iteration] = self._iterate(loop, iteration, hook_manager, safe_point)
         loop.ledger.append(
-            f"{loop.name}/closed", {"reason": verdicts[iteration]["reason"], "iteration": iteration}
+            f"{loop.name}/closed",
+            {
+                "reason": verdicts[iteration]["reason"] or "max_iterations",
+                "iteration": iteration,
+            },
         )
         here = iteration_catalog(loop, iteration)
         return {name: here[name] for name in loop.pipeline.outputs() | {loop.settings.signal}}
@@ -191,7 +196,8 @@ class LoopRunner(AbstractRunner):
         """Run what an iteration has not committed yet, and enter its verdict."""
         here = iteration_catalog(loop, iteration)
         own_place = place(loop.name, iteration)
-        loop.ledger.append(f"{own_place}/opened", {"version": loop.version(iteration)})
+        if loop.ledger.read(f"{own_place}/opened") is None:
+            loop.ledger.append(f"{own_place}/opened", {"version": loop.version(iteration)})
         drop_uncommitted(loop, iteration, here)
         hook_manager.hook.before_iteration(iteration=iteration, catalog=here)
         commits = CommitHook(loop, iteration, safe_point)
@@ -226,19 +232,15 @@ def is_whole_loop(pipeline: Pipeline, settings: LoopParameters) -> bool:
 
 
 def pinned_versions(
-    pipeline: Pipeline, settings: LoopParameters, loop: str, iteration: int
+    made: Iterable[str], settings: LoopParameters, loop: str, iteration: int
 ) -> dict[str, str]:
     """The version that each entry is read at inside an iteration.
 
-    What is carried is read at the previous iteration's version, everything else that the pipeline
-    touches at the iteration's own.
+    Args:
+        made: Entries that the iteration itself makes; what is carried is read one version back.
     """
     own, previous = version(loop, iteration), version(loop, iteration - 1)
-    return {
-        name: previous if name in settings.carry else own
-        for name in pipeline.datasets()
-        if not name.startswith("params:")
-    }
+    return {**dict.fromkeys(made, own), **dict.fromkeys(settings.carry, previous)}
 
 
 def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:
@@ -252,7 +254,7 @@ def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:
     resolver = copy.deepcopy(catalog.config_resolver)
     configured = set(resolver.config)
     # Versions that a person pinned by --load-versions hold for what the loop does not touch.
-    pins = pinned_versions(loop.pipeline, loop.settings, loop.name, iteration)
+    pins = pinned_versions(loop.pipeline.all_outputs(), loop.settings, loop.name, iteration)
     loads = {**catalog._load_versions, **pins}
     here = type(catalog)(
         config_resolver=resolver,

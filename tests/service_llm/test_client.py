@@ -73,6 +73,13 @@ def test_repeats_of_one_request_are_each_sent(service, server):
     assert len(server.served) == 3
 
 
+def test_equal_requests_of_one_call_are_sent_once(service, server):
+    replies = service.complete_all([request("ORD-1")] * 3, "test")
+
+    assert len(server.served) == 1
+    assert replies == [replies[0]] * 3
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_passing_fault_is_tried_again(service, server, status):
     server.faults = deque([Fault(status, '{"error": {"message": "busy"}}')])

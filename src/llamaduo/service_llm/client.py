@@ -89,26 +89,33 @@ class ServiceLLM:
     async def _complete_all(self, requests: Sequence[Request], what: str) -> list[Reply]:
         import openai
 
+        bodies: dict[str, dict[str, Any]] = {}
+        keys = []
+        for request in requests:
+            body = self._body(request)
+            keys.append(request_key(self.endpoint, body, request.repeat))
+            bodies[keys[-1]] = body
         slots = asyncio.Semaphore(self.concurrency)
         # One retry layer: ours. The client's own would send what the journal does not know of.
         async with openai.AsyncOpenAI(
             base_url=self.base_url, api_key=self.api_key, max_retries=0, timeout=self.timeout_s
         ) as client:
-            with _progress(what, len(requests)) as advance:
+            with _progress(what, len(bodies)) as advance:
 
-                async def reply_to(request: Request) -> Reply:
+                async def reply_to(key: str, body: dict[str, Any]) -> Reply:
                     async with slots:
-                        reply = await self._reply(client, request)
+                        reply = await self._reply(client, key, body)
                     advance()
                     return reply
 
-                return list(await asyncio.gather(*(reply_to(request) for request in requests)))
+                # Equal requests are one: a repeat that is meant says so by its index.
+                replies = await asyncio.gather(*(reply_to(key, b) for key, b in bodies.items()))
+        by_key = dict(zip(bodies, replies, strict=True))
+        return [by_key[key] for key in keys]
 
-    async def _reply(self, client: openai.AsyncOpenAI, request: Request) -> Reply:
+    async def _reply(self, client: openai.AsyncOpenAI, key: str, body: dict[str, Any]) -> Reply:
         import openai
 
-        body = self._body(request)
-        key = request_key(self.endpoint, body, request.repeat)
         known = self.journal.answer(key)
         if known is not None:
             return read_reply(known)
