@@ -10,7 +10,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import MemoryDataset
 from pydantic import BaseModel
 
-from llamaduo.runner import is_whole_loop
+from llamaduo.iterations import is_whole_loop
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENTS = ("local", "test", "openai")

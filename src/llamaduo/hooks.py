@@ -11,9 +11,9 @@ from kedro.validation.exceptions import CheckFailure, DataValidationError
 from rich.console import Console
 from rich.table import Table
 
+from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger
 from llamaduo.parameters import IterationParameters, LoopParameters
-from llamaduo.runner import is_whole_loop, pinned_versions
 
 NO_VERSION = "none-yet"
 """Never made: a load of it finds nothing."""

@@ -1,0 +1,100 @@
+"""The versions of an iteration: which are read, which are written, which are dropped."""
+
+import copy
+import logging
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+
+from llamaduo.ledger import Ledger, version
+from llamaduo.parameters import IterationParameters, LoopParameters
+
+logger = logging.getLogger(__name__)
+
+
+class Loop(NamedTuple):
+    """A loop under way."""
+
+    name: str
+    pipeline: Pipeline
+    catalog: DataCatalog
+    """Of the session: each iteration makes its own from the same configuration."""
+    settings: LoopParameters
+    ledger: Ledger
+
+    def version(self, iteration: int) -> str:
+        """Name of an iteration's version folders."""
+        return version(self.name, iteration)
+
+
+def is_whole_loop(pipeline: Pipeline, settings: LoopParameters) -> bool:
+    """Whether a pipeline makes the signal and reads and writes all that is carried."""
+    return (
+        settings.signal in pipeline.all_outputs()
+        and set(settings.carry) <= pipeline.inputs()
+        and set(settings.carry.values()) <= pipeline.all_outputs()
+    )
+
+
+def pinned_versions(
+    made: Iterable[str], settings: LoopParameters, loop: str, iteration: int
+) -> dict[str, str]:
+    """The version that each entry is read at inside an iteration.
+
+    Args:
+        made: Entries that the iteration itself makes; what is carried is read one version back.
+    """
+    own, previous = version(loop, iteration), version(loop, iteration - 1)
+    return {**dict.fromkeys(made, own), **dict.fromkeys(settings.carry, previous)}
+
+
+def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:
+    """A fresh catalog from the same configuration that saves and loads one iteration's version.
+
+    Kedro allows one save version per catalog, so that each iteration needs its own
+    (kedro issue 4738). Datasets that were put into the catalog by hand are shared.
+    """
+    catalog = loop.catalog
+    # Replacing an entry can delete its configuration from the resolver, hence the copy.
+    resolver = copy.deepcopy(catalog.config_resolver)
+    configured = set(resolver.config)
+    # Versions that a person pinned by --load-versions hold for what the loop does not touch.
+    pins = pinned_versions(loop.pipeline.all_outputs(), loop.settings, loop.name, iteration)
+    loads = {**catalog._load_versions, **pins}
+    here = type(catalog)(
+        config_resolver=resolver,
+        load_versions={name: at for name, at in loads.items() if name in configured},
+        save_version=loop.version(iteration),
+        validation_enabled=catalog.validation_enabled,
+    )
+    for name in set(catalog.keys()) - configured - {"params:iteration"}:
+        here[name] = catalog[name]
+    here["params:iteration"] = MemoryDataset(
+        IterationParameters(index=iteration), copy_mode="assign"
+    )
+    return here
+
+
+def drop_uncommitted(loop: Loop, iteration: int, catalog: DataCatalog) -> None:
+    """Remove what an interrupted save left: Kedro would take half a file for a whole one.
+
+    A node with an output missing runs again, and Kedro refuses to save a version twice, so that a
+    node's outputs are kept or dropped together.
+    """
+    committed = loop.ledger.committed(loop.name, iteration)
+    for node in loop.pipeline.nodes:
+        if set(node.outputs) <= committed:
+            continue
+        for name in node.outputs:
+            dataset: Any = catalog.get(name)
+            if not isinstance(dataset, AbstractVersionedDataset) or dataset._version is None:
+                continue
+            folder = str(dataset._get_versioned_path(loop.version(iteration)).parent)
+            # The filesystem is an attribute of every versioned dataset of kedro-datasets and ours.
+            files = getattr(dataset, "_fs")  # noqa: B009
+            if files.exists(folder):
+                logger.warning("dropping the unfinished %s of %s", name, loop.version(iteration))
+                files.rm(folder, recursive=True)
+            dataset.release()
