@@ -18,6 +18,7 @@ MODELS    := data/06_models/smollm2-135m-instruct/config.json
 BASELINES := data/08_reporting/baselines.json
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help install run test lint format viz bench soak lock clean
 
 help:            ## show this list
@@ -36,11 +37,12 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/demo-model.lo
 $(MODELS): | $(STAMP)
 	$(BIN)/python -m llamaduo.local_llm.demo_model
 
-$(BASELINES): | $(STAMP) $(MODELS)
+$(BASELINES): data/01_raw/coverage_test.jsonl conf/base/catalog_models.yml | $(STAMP) $(MODELS)
 	$(BIN)/kedro run --pipelines=baselines
 
 run: install $(BASELINES)  ## move the demo's task to the local LLM: loop until the target is reached
 	$(BIN)/kedro run
+	@echo "next: make viz, or your own task (README.md); kedro itself: source $(VENV)/bin/activate"
 
 test: install  ## the tests, with a tiny model trained and a loopback server asked for real
 	$(BIN)/pytest
@@ -68,5 +70,5 @@ lock: $(STAMP)  ## resolve anew; without find-links, so that it names the CUDA p
 	env -u UV_FIND_LINKS $(BIN)/uv pip compile --universal --python-version 3.11 --no-annotate --no-header --all-extras \
 		--upgrade pyproject.toml requirements/caps.in --output-file requirements/constraints.txt
 
-clean:           ## remove what runs have written; the coverage set and the models stay
-	rm -rf data/test data/ledger data/journal.sqlite* data/0[235]_*/* data/06_models/adapter data/0[78]_*/*
+clean:           ## remove what runs have written, but the journal: its answers may have cost money
+	rm -rf data/test data/ledger data/0[235]_*/* data/06_models/adapter data/0[78]_*/*

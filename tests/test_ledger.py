@@ -12,7 +12,9 @@ def test_an_event_is_read_back_and_leaves_no_partial_file(tmp_path):
 
     ledger.append("loop/i001/verdict", {"stop": True, "reason": "цель"})
 
-    assert ledger.read("loop/i001/verdict") == {"stop": True, "reason": "цель"}
+    facts = ledger.read("loop/i001/verdict")
+    assert facts.pop("at")
+    assert facts == {"stop": True, "reason": "цель"}
     assert [path.name for path in (tmp_path / "loop/i001").iterdir()] == ["verdict.json"]
 
 
@@ -46,13 +48,15 @@ def test_a_loop_that_ended_or_is_unknown_is_refused_by_name(tmp_path):
         ledger.unfinished("other")
 
 
-def test_the_last_complete_iteration_passes_over_loops_without_one(tmp_path):
+def test_the_last_complete_iteration_is_the_one_completed_last(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.append("2026-01-01/opened", {})
-    ledger.append("2026-01-01/i001/verdict", {})
-    ledger.append("2026-01-01/i002/verdict", {})
     ledger.append("2026-01-02/opened", {})
-    ledger.append("2026-01-02/i001/opened", {})
+    ledger.append("2026-01-02/i001/verdict", {})
+    ledger.append("2026-01-01/i001/verdict", {})
+    ledger.append("2026-01-01/i002/verdict", {})  # resumed after the younger loop
+    ledger.append("2026-01-03/opened", {})
+    ledger.append("2026-01-03/i001/opened", {})
 
     assert ledger.last_complete() == ("2026-01-01", 2)
 

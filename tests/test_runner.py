@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def test_the_ledger_tells_what_the_folders_show(tmp_path):
     ledger = Ledger(tmp_path / "ledger")
     assert [ledger.committed("loop", n) for n in (1, 2, 3)] == [{"total", "doubled", "verdict"}] * 3
     assert sorted(ledger.verdicts("loop")) == [1, 2, 3]
-    assert ledger.read("loop/closed") == {"reason": "high enough", "iteration": 3}
+    closed = ledger.read("loop/closed")
+    assert (closed["reason"], closed["iteration"]) == ("high enough", 3)
     assert ledger.read("loop/opened")["parameters"]["loop"]["max_iterations"] == 5
 
 
@@ -148,6 +150,15 @@ def test_what_a_killed_save_left_is_made_anew(tmp_path):
     LoopRunner(resume="loop").run(pipeline(), make_catalog(tmp_path), run_id="other")
 
     assert value(tmp_path, "doubled", "loop-i001") == 2
+
+
+def test_a_carried_version_that_is_gone_stops_the_loop(tmp_path):
+    LoopRunner().run(pipeline(), make_catalog(tmp_path, max_iterations=1), run_id="loop")
+    (tmp_path / "ledger/loop/closed.json").unlink()
+    shutil.rmtree(tmp_path / "total.json/loop-i001")
+
+    with pytest.raises(DatasetError, match=r"loop-i001 of .*total\.json is gone"):
+        LoopRunner(resume="loop").run(pipeline(), make_catalog(tmp_path), run_id="other")
 
 
 def test_a_verdict_that_was_reached_but_not_closed_runs_nothing_again(tmp_path):

@@ -1,6 +1,7 @@
 """The project's commands: ``kedro run`` repeats the whole loop, a part of it runs once."""
 
-import copy
+import logging
+import sqlite3
 import sys
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.io import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
+from pydantic import ValidationError
 
 from llamaduo.hooks import InputError
 from llamaduo.interruption import InterruptedLoop
@@ -33,12 +35,17 @@ HONEST_MISS = 2
 ERRORS_WITH_A_SENTENCE = (
     DatasetError,
     InputError,
+    OSError,
     LoopBusyError,
     ParameterValidationError,
     ServiceLLMError,
     TrainingError,
     UnknownLoopError,
+    ValidationError,
+    sqlite3.Error,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @click.group(name="llamaduo")
@@ -51,21 +58,40 @@ def _run(resume: str | None = None, **options: Any) -> None:
         options["runner"] = LOOP_RUNNER
     if resume:
         if options["runner"] != LOOP_RUNNER:
-            raise click.UsageError("--resume goes on with a whole loop; leave out what slices it")
+            raise click.ClickException(
+                "--resume goes on with a whole loop; leave out what slices it"
+            )
         options["runner_params"] = {**options["runner_params"], "resume": resume}
     try:
         outputs = kedro_run.callback(**options)  # type: ignore[misc]
     except InterruptedLoop as interrupt:
         sys.exit(128 + interrupt.signum)
     except ERRORS_WITH_A_SENTENCE as error:
+        logger.debug("the error's origin", exc_info=True)
         raise click.ClickException(str(error)) from error
     verdict = outputs.get("verdict") if options["runner"] == LOOP_RUNNER else None
     if verdict is not None and not verdict.load()["target_reached"]:
         sys.exit(HONEST_MISS)
 
 
-run = copy.copy(kedro_run)
-run.help = """Repeat data_synthesis, fine_tuning and evaluation until the target is reached.
+class BadUsage(click.UsageError):
+    """A usage error that exits with 1."""
+
+    exit_code = 1
+
+
+class RunCommand(click.Command):
+    """``run``, whose exit code 2 is an honest miss and never a usage error."""
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        """Parse; a usage error exits with 1."""
+        try:
+            return super().make_context(*arguments, **extra)
+        except click.UsageError as error:
+            raise BadUsage(error.message, error.ctx) from error
+
+
+HELP = """Repeat data_synthesis, fine_tuning and evaluation until the target is reached.
 
 With an option that slices the pipeline, or with a runner, run once with Kedro's own runner; what
 is read then comes from the last complete iteration.
@@ -73,7 +99,7 @@ is read then comes from the last complete iteration.
 Exit code: 0 target reached (or a slice has run), 2 ended without reaching it, 1 failed,
 130 or 143 interrupted.
 """
-run.params = [
+OPTIONS = [
     *kedro_run.params,
     click.Option(
         ["--resume"],
@@ -84,5 +110,4 @@ run.params = [
         help="Go on with an unfinished loop: the one named, or the latest.",
     ),
 ]
-run.callback = _run
-cli.add_command(run)
+cli.add_command(RunCommand("run", params=OPTIONS, callback=_run, help=HELP))

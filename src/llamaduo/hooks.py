@@ -1,9 +1,12 @@
 """What happens around a run: inputs are checked, slices are pinned, iterations are shown."""
 
 import logging
+from itertools import combinations
 from typing import Any
 
+import pandas as pd
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
 from kedro.io.core import VersionNotFoundError
 from kedro.pipeline import Node, Pipeline
@@ -12,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from llamaduo.iterations import is_whole_loop, pinned_versions
-from llamaduo.ledger import Ledger
+from llamaduo.ledger import Ledger, version
 from llamaduo.parameters import IterationParameters, LoopParameters
 
-NO_VERSION = "none-yet"
+NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ class SlicePins:
             return
         ledger: Ledger = catalog.load(settings.ledger)
         complete = ledger.last_complete()
-        pins = {}
+        pins = dict.fromkeys(settings.carry, NO_VERSION)
         if complete:
             pins = pinned_versions(ledger.committed(*complete), settings, *complete)
             catalog.save("params:iteration", IterationParameters(index=complete[1]))
@@ -57,10 +60,10 @@ def _latest_whole(name: str, dataset: AbstractVersionedDataset[Any, Any], ledger
         versions = dataset.list_versions(full_path=False)
     except VersionNotFoundError:
         return NO_VERSION
-    for version in versions:
-        loop, _, iteration = version.rpartition("-i")
+    for each in versions:
+        loop, _, iteration = each.rpartition("-i")
         if loop not in loops or name in ledger.committed(loop, int(iteration)):
-            return version
+            return each
     return NO_VERSION
 
 
@@ -75,18 +78,45 @@ class InputCheck:
             InputError: With one sentence per input that cannot be used.
         """
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
-        problems = []
+        problems = _unknown_groups(set(catalog.load("parameters")))
+        loaded = {}
         for name in sorted(pipeline.inputs() - set(settings.carry)):
             if name.startswith("params:"):
                 continue
             try:
-                catalog.load(name)
+                loaded[name] = catalog.load(name)
             except DataValidationError as error:
-                problems += [_sentence(name, catalog, failure) for failure in error.failures]
+                where = f"{name} ({catalog[name]._describe().get('filepath', '')})"
+                problems += [f"{where}: {each}" for each in _sentences(error)]
             except DatasetError as error:
                 problems.append(str(error))
+        problems += _shared_prompts({n: t for n, t in loaded.items() if n.startswith("coverage_")})
         if problems:
             raise InputError("\n".join(problems))
+
+
+def _unknown_groups(given: set[str]) -> list[str]:
+    """Kedro would ignore a group of parameters that no node reads."""
+    inputs = {name for pipeline in pipelines.values() for name in pipeline.inputs()}
+    known = {name.split(":")[1].split(".")[0] for name in inputs if name.startswith("params:")}
+    return [
+        f"parameters: there is no group {group!r}; known are {', '.join(sorted(known))}"
+        for group in sorted(given - known)
+    ]
+
+
+def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:
+    """A pair that is trained on, or shown to the service LLM, cannot test."""
+    prompts = {
+        name: set(table["prompt"].str.casefold().str.split().str.join(" "))
+        for name, table in splits.items()
+    }
+    return [
+        f"{one} and {other} share {len(shared)} prompt(s), such as {min(shared)[:80]!r}; "
+        "keep each pair in one of them"
+        for one, other in combinations(prompts, 2)
+        if (shared := prompts[one] & prompts[other])
+    ]
 
 
 class Progress:
@@ -128,24 +158,30 @@ class Progress:
             console.print(f"target reached in iteration {verdict['iteration']}")
         elif verdict["stop"]:
             console.print(f"stopped without reaching the target: {verdict['reason']}")
+        if verdict["advisory"]:
+            console.print("advisory only: so few test prompts leave much to chance")
         if verdict["stop"]:
             report: Any = catalog["evaluation_report"]
             console.print(f"report: {report._get_load_path()}", soft_wrap=True)
             console.print("lineage and plots: kedro viz run")
 
 
-def _sentence(name: str, catalog: DataCatalog, failure: CheckFailure) -> str:
-    """What a failed check means to the owner of the file."""
-    described = catalog[name]._describe()
-    where = f"{name} ({described.get('filepath', '')})"
+def _sentences(error: DataValidationError) -> list[str]:
+    """What failed checks mean to the owner of a file."""
+    if not error.failures:
+        return [error.message]
+    return [_sentence(failure) for failure in error.failures]
+
+
+def _sentence(failure: CheckFailure) -> str:
     examples = ", ".join(repr(example) for example in failure.failure_examples[:5])
     if failure.check == "column_in_dataframe":
-        return f"{where}: expected a column {examples}, there is none; mend the file, or rename it"
+        return f"expected a column {examples}, there is none; mend the file, or rename it"
     if failure.check == "has_rows":
-        return f"{where}: expected pairs, the file is empty"
+        return "expected pairs, the file is empty"
     return (
-        f"{where}: column {failure.column} fails {failure.check} in {failure.failure_count} "
-        f"row(s), such as {examples}"
+        f"column {failure.column} fails {failure.check} in {failure.failure_count} row(s), "
+        f"such as {examples}"
     )
 
 

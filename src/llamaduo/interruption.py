@@ -1,9 +1,10 @@
 """Signals end a loop where nothing is half made."""
 
 import logging
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -22,21 +23,27 @@ class SafePoint:
     """Turns SIGINT and SIGTERM into ``InterruptedLoop``, but never between a save and its commit.
 
     A second signal does not wait.
+
+    Args:
+        threads: Nodes run in threads, which no exception can end; then the process ends at once.
+        farewell: Called before it does.
     """
 
-    def __init__(self) -> None:
-        self._saving = 0
+    def __init__(self, *, threads: bool, farewell: Callable[[], None]) -> None:
+        self._threads = threads
+        self._farewell = farewell
+        self._saving: set[str] = set()
         self._pending: int | None = None
 
-    def enter_save(self) -> None:
+    def enter_save(self, dataset: str) -> None:
         """A dataset is about to be saved."""
-        self._saving += 1
+        self._saving.add(dataset)
 
-    def leave_save(self) -> None:
-        """The dataset is committed; a signal that came meanwhile takes effect now."""
-        self._saving -= 1
+    def leave_save(self, dataset: str) -> None:
+        """The dataset is committed, or its save has failed; a signal that waited takes effect."""
+        self._saving.discard(dataset)
         if self._pending is not None and not self._saving:
-            raise InterruptedLoop(self._pending)
+            self._end(self._pending)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler."""
@@ -44,7 +51,7 @@ class SafePoint:
             self._pending = signum
             logger.warning("%s: ending after this save", signal.Signals(signum).name)
             return
-        raise InterruptedLoop(signum)
+        self._end(signum)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -58,3 +65,10 @@ class SafePoint:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+    def _end(self, signum: int) -> None:
+        if self._threads:
+            self._farewell()
+            logging.shutdown()
+            os._exit(128 + signum)
+        raise InterruptedLoop(signum)

@@ -20,6 +20,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -46,7 +47,7 @@ class Ledger:
         self.folder = folder
 
     def append(self, event: str, facts: dict[str, Any]) -> None:
-        """Write one event durably.
+        """Write one event durably, with its time (UTC) as ``at``.
 
         Args:
             event: Path below the ledger, without ending, such as ``<loop>/i001/verdict``.
@@ -57,7 +58,8 @@ class Ledger:
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(facts, file, ensure_ascii=False, indent=1, sort_keys=True)
+                stamped = {"at": datetime.now(UTC).isoformat(), **facts}
+                json.dump(stamped, file, ensure_ascii=False, indent=1, sort_keys=True)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
@@ -80,13 +82,17 @@ class Ledger:
         """Names of all loops, the oldest first."""
         return sorted(path.parent.name for path in self.folder.glob("*/opened.json"))
 
+    def open_loops(self) -> list[str]:
+        """Names of the loops that have not ended, the oldest first."""
+        return [name for name in self.loops() if not self.read(f"{name}/closed")]
+
     def unfinished(self, loop: str | None = None) -> str:
         """The loop to go on with: the one named, or the latest that is not closed.
 
         Raises:
             UnknownLoopError: There is no such loop, or it has ended.
         """
-        open_loops = [name for name in self.loops() if not self.read(f"{name}/closed")]
+        open_loops = self.open_loops()
         if loop is None:
             if open_loops:
                 return open_loops[-1]
@@ -116,11 +122,13 @@ class Ledger:
         return {int(p.parent.name[1:]): json.loads(p.read_text(encoding="utf-8")) for p in found}
 
     def last_complete(self) -> tuple[str, int] | None:
-        """Loop and iteration of the latest complete iteration."""
-        for loop in reversed(self.loops()):
-            if verdicts := self.verdicts(loop):
-                return loop, max(verdicts)
-        return None
+        """Loop and iteration of the iteration that was completed last."""
+        complete = [
+            (verdict["at"], loop, iteration)
+            for loop in self.loops()
+            for iteration, verdict in self.verdicts(loop).items()
+        ]
+        return max(complete)[1:] if complete else None
 
     @contextmanager
     def held(self, loop: str) -> Iterator[None]:
@@ -151,6 +159,11 @@ class Ledger:
 def version(loop: str, iteration: int) -> str:
     """Name of the version folders of an iteration; iteration 0 never exists."""
     return f"{loop}-i{iteration:03d}"
+
+
+def is_before_first(name: str) -> bool:
+    """Whether a version is that of iteration 0, which never exists."""
+    return name.endswith("-i000")
 
 
 def place(loop: str, iteration: int) -> str:

@@ -1,17 +1,25 @@
 """One pydantic model per parameter group; Kedro builds them before any node runs."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    model_validator,
+)
 
-PerIteration = float | list[float]
+PerIteration = PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
 """One value for every iteration, or a list: its n-th value belongs to the n-th iteration, and its
 last one to all that follow."""
 
 
-def for_iteration(value: PerIteration, iteration: int) -> float:
+def for_iteration(value: float | Sequence[float], iteration: int) -> float:
     """The value that holds in an iteration (1, 2, …)."""
-    if isinstance(value, list):
+    if isinstance(value, Sequence):
         return value[min(iteration, len(value)) - 1]
     return value
 
@@ -45,7 +53,7 @@ class IterationParameters(Parameters):
 class SynthesisParameters(Parameters):
     """``params:data_synthesis``."""
 
-    pairs_per_iteration: int | list[int] = Field(400)
+    pairs_per_iteration: NonNegativeInt | Annotated[list[NonNegativeInt], Field(min_length=1)] = 400
     """New pairs to ask for in the second iteration and each later one; the first trains on the
     coverage set alone. A list holds one number per iteration, from the second on."""
     pairs_per_request: int = Field(8, ge=1)
@@ -65,7 +73,7 @@ class SynthesisParameters(Parameters):
         """Pairs to ask for in an iteration (1, 2, …); none in the first."""
         if iteration == 1:
             return 0
-        return int(for_iteration(self.pairs_per_iteration, iteration - 1))  # type: ignore[arg-type]
+        return int(for_iteration(self.pairs_per_iteration, iteration - 1))
 
 
 class FineTuningParameters(Parameters):

@@ -5,14 +5,15 @@ import logging
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import _create_hook_manager, hook_impl
 from kedro.framework.hooks.markers import hook_spec
-from kedro.io import DataCatalog
+from kedro.io import AbstractVersionedDataset, DataCatalog
 from kedro.io.core import generate_timestamp
-from kedro.pipeline import Pipeline
-from kedro.runner import AbstractRunner, ParallelRunner
+from kedro.pipeline import Node, Pipeline
+from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 from kedro.utils import load_obj
 from pluggy import PluginManager
 from pydantic import BaseModel
@@ -44,8 +45,11 @@ class IterationSpecs:
 class CommitHook:
     """Enters each saved dataset of an iteration in the ledger."""
 
-    def __init__(self, loop: Loop, iteration: int, safe_point: SafePoint) -> None:
+    def __init__(
+        self, loop: Loop, iteration: int, catalog: DataCatalog, safe_point: SafePoint
+    ) -> None:
         self._ledger = loop.ledger
+        self._catalog = catalog
         self._place = place(loop.name, iteration)
         self._version = loop.version(iteration)
         self._safe_point = safe_point
@@ -53,13 +57,31 @@ class CommitHook:
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
         """Hold signals back."""
-        self._safe_point.enter_save()
+        self._safe_point.enter_save(dataset_name)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
-        """Commit, then let signals through."""
+        """Make the data durable, commit, then let signals through."""
+        dataset = self._catalog.get(dataset_name)
+        if isinstance(dataset, AbstractVersionedDataset):
+            flush(Path(dataset._get_versioned_path(self._version)).parent)
         self._ledger.append(f"{self._place}/committed/{dataset_name}", {"version": self._version})
-        self._safe_point.leave_save()
+        self._safe_point.leave_save(dataset_name)
+
+    @hook_impl
+    def on_node_error(self, node: Node) -> None:
+        """A save that failed holds no signal back."""
+        for name in node.outputs:
+            self._safe_point.leave_save(name)
+
+
+def flush(folder: Path) -> None:
+    """Bring a folder's files to the disk; on object storage they are there when written."""
+    for path in [*folder.rglob("*"), folder, folder.parent]:
+        if path.exists():
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
 
 
 class LoopRunner(AbstractRunner):
@@ -135,19 +157,26 @@ class LoopRunner(AbstractRunner):
         name = run_id or generate_timestamp()
         if self._resume:
             name = ledger.unfinished(None if self._resume == "latest" else self._resume)
+        elif left := ledger.open_loops():
+            logger.info("a new loop; unfinished ones go on by --resume: %s", ", ".join(left))
         loop = Loop(name, pipeline, catalog, settings, ledger)
-        safe_point = SafePoint()
+
+        def say_how_to_go_on() -> None:
+            logger.error(
+                "loop %s stopped before its end; what it committed is kept. "
+                "Go on with: kedro run --resume %s",
+                name,
+                name,
+            )
+
+        threads = not isinstance(self._inner, SequentialRunner)
+        safe_point = SafePoint(threads=threads, farewell=say_how_to_go_on)
         with ledger.held(name), safe_point.watching():
             _enter_start(loop, resumed=self._resume is not None)
             try:
                 return self._repeat(loop, hook_manager, safe_point)
             except BaseException:
-                logger.error(
-                    "loop %s stopped before its end; what it committed is kept. "
-                    "Go on with: kedro run --resume %s",
-                    name,
-                    name,
-                )
+                say_how_to_go_on()
                 raise
 
     def _repeat(
@@ -184,7 +213,7 @@ class LoopRunner(AbstractRunner):
             loop.ledger.append(f"{own_place}/opened", {"version": loop.version(iteration)})
         drop_uncommitted(loop, iteration, here)
         hook_manager.hook.before_iteration(iteration=iteration, catalog=here)
-        commits = CommitHook(loop, iteration, safe_point)
+        commits = CommitHook(loop, iteration, here, safe_point)
         hook_manager.register(commits)
         try:
             self._inner.run(

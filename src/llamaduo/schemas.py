@@ -24,6 +24,20 @@ class Table(pa.DataFrameModel):
             return frame
         return frame.reindex(columns=list(cls.to_schema().columns))
 
+    @pa.dataframe_parser
+    @classmethod
+    def text_is_text(cls, frame: pd.DataFrame) -> pd.DataFrame:
+        """Refuse what coercion would turn into the spelling of a Python object."""
+        for column in frame.columns.intersection(list(cls.to_schema().columns)):
+            nested = frame[column].map(lambda value: isinstance(value, (dict, list)))
+            if nested.any():
+                row = int(nested.to_numpy().argmax()) + 1
+                raise ValueError(
+                    f"row {row}: column {column} holds a JSON object or list, expected text; "
+                    "write it as a string (conversations of several turns are not supported)"
+                )
+        return frame
+
 
 class CoveragePairs(Table):
     """The user's pairs: a prompt and the response that a service LLM gave well.

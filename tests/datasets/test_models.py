@@ -68,10 +68,20 @@ def service(base_url, tmp_path, **options):
     return ServiceLLMDataset(base_url=base_url, model="m", journal=journal, **options)
 
 
-@pytest.mark.parametrize("key", ["", "  \n"], ids=["none", "blank"])
+@pytest.mark.parametrize("key", [None, "", "  \n"], ids=["null", "none", "blank"])
 def test_an_endpoint_on_the_net_needs_a_key(tmp_path, key):
     with pytest.raises(DatasetError, match=r"api\.example\.com needs a key"):
         service("https://api.example.com/v1", tmp_path, credentials={"api_key": key}).load()
+
+
+def test_an_adapter_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DatasetError, match="no adapter in"):
+        adapter(tmp_path / "data", "typo").load()
+
+
+def test_a_base_url_without_a_scheme_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="begins with http"):
+        service("localhost:8000/v1", tmp_path).load()
 
 
 def test_an_endpoint_on_loopback_needs_none(tmp_path):

@@ -24,8 +24,13 @@ def test_it_reads_the_version_that_it_is_pinned_to(tmp_path):
 
 
 def test_before_the_first_version_there_is_none(tmp_path):
-    assert previous(tmp_path, "v0").load() is None
+    assert previous(tmp_path, "loop-i000").load() is None
     assert previous(tmp_path, None).load() is None
+
+
+def test_a_version_that_was_made_and_is_gone_is_an_error(tmp_path):
+    with pytest.raises(DatasetError, match=r"loop-i001 .* is gone"):
+        previous(tmp_path, "loop-i001").load()
 
 
 def test_it_is_never_written(tmp_path):

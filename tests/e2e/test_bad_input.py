@@ -72,6 +72,35 @@ def test_a_wrong_parameter_is_named(project, parameter, sentence):
     assert sentence in refused(project, f"--params={parameter}")
 
 
+def test_an_unknown_group_of_parameters_is_named(project):
+    output = refused(project, "--params=evaluaton.target_precision=90")
+
+    assert "there is no group 'evaluaton'" in output
+
+
+def test_a_pair_in_two_splits_is_named(project):
+    train = project.folder / "data/01_raw/coverage_train.jsonl"
+    pair = json.loads(train.read_text().splitlines()[0])
+    test = project.folder / "data/01_raw/coverage_test.jsonl"
+    copy = json.dumps({**pair, "id": "copied", "prompt": pair["prompt"].upper()})
+    test.write_text(test.read_text() + copy + "\n")
+
+    assert "coverage_test and coverage_train share 1 prompt(s)" in refused(project)
+
+
+def test_a_prompt_text_without_its_placeholder_is_named(project):
+    prompt = project.folder / "conf/base/prompts/judge.txt"
+    prompt.write_text("Judge this: {{ csae }}")
+
+    assert "has the placeholders ['csae'], expected ['case']" in refused(project)
+
+
+def test_a_json_object_in_place_of_text_is_named(project):
+    write(project, "coverage_train", json.dumps({**PAIR, "response": {"k": 1}}))
+
+    assert "row 1: column response holds a JSON object" in refused(project)
+
+
 def test_a_missing_key_is_named_with_where_to_put_it(project):
     output = project.kedro("run", "--env=openai", code=1)
 

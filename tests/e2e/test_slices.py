@@ -86,7 +86,7 @@ def test_kedro_commands_work(finished, arguments, shown):
 def test_resume_goes_with_the_whole_loop_only(finished):
     project, _ = finished
 
-    output = project.kedro("run", "--env=test", "--resume", "--pipelines=evaluation", code=2)
+    output = project.kedro("run", "--env=test", "--resume", "--pipelines=evaluation", code=1)
 
     assert "--resume goes on with a whole loop" in output
 
@@ -106,3 +106,9 @@ def test_a_slice_passes_over_what_a_killed_loop_left_half_made(project):
 
     assert project.versions(path) == [whole, "9999-loop-i001"]
     assert len(project.versions("06_models/adapter")) == 1
+
+
+def test_a_usage_error_does_not_pass_for_an_honest_miss(finished):
+    project, _ = finished
+
+    assert "No such option" in project.kedro("run", "--pipline=evaluation", code=1)

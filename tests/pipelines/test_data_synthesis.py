@@ -113,6 +113,8 @@ def test_ready_pairs_leave_nothing_to_ask():
         ('{"pairs": [{"prompt": "p", "response": "cut', [None]),
         ("I cannot help with that.", [None]),
         ('{"items": []}', [None]),
+        ('{"pairs": [{"prompt": "half \\ud83d", "response": "r"}]}', [None]),
+        ("[" * 100_000, [None]),
     ],
 )
 def test_only_whole_pairs_are_read(text, expected):
@@ -211,10 +213,11 @@ def test_an_instruction_that_all_prompts_share_makes_no_duplicates():
     ("text", "copy"),
     [
         ("배송이 언제 도착하나요 알려주세요", "배송이 언제 도착하나요 알려주세요!"),
-        ("我的 包裹 什么 时候 到", "我的 包裹 什么 时候 到?"),
+        ("我的包裹什么时候到请告诉我", "我的包裹什么时候能到请告诉我?"),
+        ("พัสดุของฉันจะมาถึงเมื่อไหร่", "พัสดุของฉันจะมาถึงเมื่อไหร่ครับ"),
         ("أين طردي الذي طلبته أمس", "أين طردي الذي طلبته أمس؟"),
     ],
-    ids=["korean", "chinese", "arabic"],
+    ids=["korean", "chinese", "thai", "arabic"],
 )
 def test_near_copies_are_found_in_every_script(text, copy):
     assert screened(parsed(copy), test=[text, "something else entirely"]) == ["near_copy_of_test"]

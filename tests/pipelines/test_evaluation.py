@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.parameters import EvaluationParameters, LoopParameters
 from llamaduo.pipelines.evaluation.nodes import (
     assess_scores,
+    choose_baselines,
     confirm,
+    describe_setup,
     is_plateau,
     is_regression,
     open_holdout,
@@ -20,6 +23,7 @@ from llamaduo.pipelines.evaluation.nodes import (
 )
 from llamaduo.pipelines.evaluation.reports import write_report
 from llamaduo.pipelines.evaluation.statistics import lower_bound
+from llamaduo.service_llm.client import ServiceLLM
 
 LOOP = LoopParameters(max_iterations=4, carry={})
 ALL_GOOD = {"asked": 8, "kept": 8}
@@ -234,21 +238,36 @@ def test_the_best_iteration_is_the_one_with_the_highest_bound():
     assert reach_verdict(now, {}, earlier, LOOP)["best_iteration"] == 2
 
 
-def report(judges, baselines=None):
+def report(judges):
     assessment = assessed([50, None] * 20)
     entry = {
         "training_pairs": 60,
         "assessment": assessment,
         "verdict": reach_verdict(assessment, {}, None, LOOP),
     }
-    return write_report([entry], {}, baselines, judges, parameters())
+    return write_report([entry], {}, {"setup": {}, "rows": []}, judges, parameters())
+
+
+def setup(judge="judge", test=None):
+    models = [ServiceLLM("e", "u", name, "k", None) for name in ("teacher", judge)]
+    return BaseModelSpec("base"), *models, pairs(2) if test is None else test
+
+
+def test_baselines_of_another_setup_are_left_out():
+    known = {"setup": describe_setup(*setup()), "rows": [{"name": "constant answer"}]}
+    other_test = pairs(2).assign(response="another")
+
+    assert choose_baselines(known, *setup())["rows"] == known["rows"]
+    assert choose_baselines(known, *setup(judge="other"))["rows"] == []
+    assert choose_baselines(known, *setup(test=other_test))["rows"] == []
+    assert choose_baselines(None, *setup())["rows"] == []
 
 
 def test_the_report_names_a_stand_in_and_says_what_is_missing():
     text = report(["stand-in-triage"])
 
     assert "an embedded stand-in" in text
-    assert "No baselines yet" in text
+    assert "No baselines with these models" in text
     assert "| iteration 1 | 60 | 50.0 ± 0.0 |" in text
     assert "| 50 % |" in text
     assert "stand-in" not in report(["gpt-4o"])

@@ -1,4 +1,5 @@
 import json
+import time
 from collections import deque
 
 import pytest
@@ -103,6 +104,17 @@ def test_a_lasting_fault_is_sent_once_and_stops_nobody_else(service, server, sta
     assert len(server.served) == 3
 
 
+def test_an_endpoint_s_own_waiting_time_is_kept(service, server):
+    busy = Fault(429, '{"error": {"message": "busy"}}', {"retry-after": "2"})
+    server.faults = deque([busy])
+
+    began = time.monotonic()
+    (reply,) = service.complete_all([request("ORD-1")], "test")
+
+    assert reply.failure is None
+    assert time.monotonic() - began >= 2
+
+
 def test_an_empty_quota_is_not_tried_again(service, server):
     error = {"error": {"message": "pay first", "code": "insufficient_quota"}}
     server.faults = deque([Fault(429, json.dumps(error))])
@@ -126,10 +138,15 @@ def test_a_bad_answer_is_a_named_failure_and_is_asked_for_again_next_time(servic
 @pytest.mark.parametrize(
     ("raw", "failure"),
     [
-        ("<html>gateway</html>", "no JSON"),
-        ('{"choices": null}', "no choices"),
+        ("<html>gateway</html>", "no chat completion"),
+        ('{"choices": null}', "no chat completion (choices:"),
+        ('{"choices": []}', "no chat completion (choices:"),
+        ('{"choices": [null]}', "no chat completion (choices.0:"),
+        ('{"choices": [{"message": "hello"}]}', "no chat completion (choices.0.message:"),
+        ("[" * 100_000, "no chat completion"),
+        ('{"choices": [{"message": {"content": "half \\ud83d"}}]}', "no chat completion"),
         ('{"error": {"message": "overloaded"}}', "overloaded"),
-        ("[]", "no choices"),
+        ("[]", "no chat completion (body:"),
         (body(None), "empty"),
         (body(""), "empty"),
         (body("x", finish="content_filter"), "filtered"),

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
-from kedro.io import AbstractVersionedDataset, Version
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import JSONPreview
 
 MARKER = "adapter_config.json"
@@ -44,8 +44,15 @@ class AdapterDataset(AbstractVersionedDataset[Path, Path]):
         self.metadata = metadata
 
     def load(self) -> Path:
-        """The adapter's folder."""
-        return Path(self._get_load_path())
+        """The adapter's folder.
+
+        Raises:
+            DatasetError: There is no adapter of this version.
+        """
+        folder = Path(self._get_load_path())
+        if not (folder / MARKER).exists():
+            raise DatasetError(f"no adapter in {folder}: expected {MARKER} and its weights")
+        return folder
 
     def save(self, data: Path) -> None:
         """Copy a folder whole: it appears under its name when all of it is on the disk."""

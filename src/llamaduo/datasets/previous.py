@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
 
+from llamaduo.ledger import is_before_first
+
 
 class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
     """A read-only view of another entry's earlier version, ``None`` where there is none.
@@ -34,9 +36,21 @@ class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
         self.metadata = metadata
 
     def load(self) -> Any:
-        """The earlier version's data, ``None`` before the first."""
+        """The earlier version's data, ``None`` before the first.
+
+        Raises:
+            DatasetError: The iteration before made this entry, but it is not there.
+        """
         dataset = self._earlier()
-        return dataset.load() if dataset.exists() else None
+        if dataset.exists():
+            return dataset.load()
+        pin = self._version.load if self._version else None
+        if pin is None or is_before_first(pin):
+            return None
+        raise DatasetError(
+            f"version {pin} of {self._filepath} is gone, and this iteration goes on from it. "
+            "Is the entry that made it still of the same type and filepath as this one?"
+        )
 
     def save(self, data: NoReturn) -> NoReturn:
         """An earlier iteration is never changed."""

@@ -51,7 +51,7 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         self._journal = Path(journal["filepath"])
         self._concurrency = concurrency
         self._timeout_s = timeout_s
-        self._api_key = (credentials or {}).get("api_key", "").strip()
+        self._api_key = ((credentials or {}).get("api_key") or "").strip()
         self.metadata = metadata
 
     def load(self) -> ServiceLLM:
@@ -61,6 +61,11 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
             DatasetError: The endpoint needs a key and there is none.
         """
         host = urlsplit(self._base_url).hostname
+        if self._base_url != STAND_IN and not self._base_url.startswith(("http://", "https://")):
+            raise DatasetError(
+                f"base_url is {self._base_url!r}, expected one that begins with http:// or "
+                f"https://, or {STAND_IN!r}"
+            )
         if self._base_url != STAND_IN and host not in LOOPBACK and not self._api_key:
             raise DatasetError(
                 f"{host} needs a key: set the environment variable that the entry's credentials "

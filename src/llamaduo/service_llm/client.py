@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import stamina
+from pydantic import BaseModel, Field, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llamaduo.service_llm.journal import Journal, request_key
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 5
+ATTEMPTS = 8
+LONGEST_WAIT_S = 60
 RETRIED_STATUS = {408, 409, 429}
 NEVER_RETRIED_CODES = {"insufficient_quota"}
 
@@ -121,7 +122,11 @@ class ServiceLLM:
             return read_reply(known)
         try:
             async for attempt in stamina.retry_context(
-                on=_is_worth_a_retry, attempts=ATTEMPTS, timeout=10 * self.timeout_s
+                on=_is_worth_a_retry,
+                attempts=ATTEMPTS,
+                timeout=10 * self.timeout_s,
+                wait_initial=1,
+                wait_max=LONGEST_WAIT_S,
             ):
                 with attempt:
                     return await self._send(client, key, body)
@@ -182,39 +187,66 @@ def reply_columns(replies: Sequence[Reply]) -> dict[str, list[Any]]:
     return {name: [getattr(reply, name) for reply in replies] for name in names}
 
 
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Completion(BaseModel):
+    """What is read of a chat completion; endpoints add to it freely."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+FAILED_FINISHES = {"length": "cut off", "content_filter": "filtered"}
+
+
 def read_reply(raw: str) -> Reply:
     """Read the body of a chat completion; what is no whole answer becomes a named failure."""
     try:
-        body = json.loads(raw)
-    except json.JSONDecodeError:
-        return Reply(None, failure=f"the body is no JSON: {raw[:80]!r}")
-    choices = body.get("choices") if isinstance(body, dict) else None
-    if not choices:
-        return Reply(None, failure=f"no choices in the body: {raw[:200]!r}")
-    message, finish = choices[0].get("message") or {}, choices[0].get("finish_reason")
-    usage = body.get("usage") or {}
-    facts = {
-        "model": body.get("model"),
-        "prompt_tokens": usage.get("prompt_tokens") or 0,
-        "completion_tokens": usage.get("completion_tokens") or 0,
-    }
-    if message.get("refusal"):
-        return Reply(None, failure=f"refused: {message['refusal']}", **facts)
-    if finish in ("length", "content_filter"):
-        return Reply(
-            None, failure={"length": "cut off", "content_filter": "filtered"}[finish], **facts
-        )
-    if not message.get("content"):
-        return Reply(None, failure="empty", **facts)
-    return Reply(message["content"], **facts)
+        completion = _Completion.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        return Reply(None, failure=f"no chat completion ({where}: {first['msg']}): {raw[:200]!r}")
+    choice, usage = completion.choices[0], completion.usage or _Usage()
+    if choice.message.refusal:
+        failure: str | None = f"refused: {choice.message.refusal}"
+    elif not choice.message.content:
+        failure = FAILED_FINISHES.get(choice.finish_reason or "", "empty")
+    else:
+        failure = FAILED_FINISHES.get(choice.finish_reason or "")
+    return Reply(
+        text=None if failure else choice.message.content,
+        failure=failure,
+        model=completion.model,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
 
 
-def _is_worth_a_retry(error: Exception) -> bool:
+def _is_worth_a_retry(error: Exception) -> bool | float:
+    """Whether to try again, or after how many seconds where the endpoint says so."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
         if error.code in NEVER_RETRIED_CODES:
             return False
+        after = error.response.headers.get("retry-after", "")
+        if error.status_code in RETRIED_STATUS and after.isdecimal():
+            return float(after)
         return error.status_code in RETRIED_STATUS or error.status_code >= 500
     return isinstance(error, (openai.APIConnectionError, TimeoutError))
 

@@ -8,21 +8,13 @@ PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n\s*```\s*\Z", re.DOTALL)
 
 
-class PromptError(ValueError):
-    """A prompt text names a placeholder that nothing fills."""
+def placeholders_of(template: str) -> set[str]:
+    """The names in ``{{ braces }}``."""
+    return set(PLACEHOLDER.findall(template))
 
 
 def fill(template: str, values: dict[str, str]) -> str:
-    """Replace ``{{ name }}`` in one pass, so that placeholders inside the data stay data.
-
-    Raises:
-        PromptError: The text names an unknown placeholder, or leaves one out.
-    """
-    named = set(PLACEHOLDER.findall(template))
-    if named != set(values):
-        raise PromptError(
-            f"the prompt text has the placeholders {sorted(named)}, expected {sorted(values)}"
-        )
+    """Replace ``{{ name }}`` in one pass, so that placeholders inside the data stay data."""
     return PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
 
 
@@ -31,9 +23,17 @@ def json_object(text: str) -> dict[str, Any] | None:
     fenced = FENCE.match(text)
     try:
         value = json.loads(fenced.group(1) if fenced else text, parse_constant=_no_number)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text that can be stored: half a surrogate pair cannot."""
+    try:
+        return isinstance(value, str) and value.encode("utf-8") is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _no_number(name: str) -> float:

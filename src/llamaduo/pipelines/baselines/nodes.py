@@ -1,6 +1,5 @@
 """Rows that make the loop's scores readable: what others reach on the same test set."""
 
-import hashlib
 import json
 from collections import Counter
 from typing import Any
@@ -14,6 +13,7 @@ from llamaduo.pipelines.evaluation.nodes import (
     answer_conversations,
     answer_prompts,
     ask_judge,
+    describe_setup,
     parse_judgements,
     score_prompts,
     summarise_scores,
@@ -131,9 +131,12 @@ def judge_baselines(
     """
     rows = []
     for name, responses in baseline_responses.groupby("baseline", sort=False):
-        replies = ask_judge(responses, coverage_test, judge_prompt, judge, evaluation)
-        scores = score_prompts(parse_judgements(replies), coverage_test, evaluation)
-        rows.append({"name": name, **summarise_scores(scores, evaluation, evaluation.alpha)})
+        # Some answer once where the local LLM answers K times.
+        samples = {"responses_per_prompt": int(responses["sample"].max())}
+        own = evaluation.model_copy(update=samples)
+        replies = ask_judge(responses, coverage_test, judge_prompt, judge, own)
+        scores = score_prompts(parse_judgements(replies), coverage_test, own)
+        rows.append({"name": name, **summarise_scores(scores, own, own.alpha)})
     return rows
 
 
@@ -147,16 +150,7 @@ def describe_baselines(
     """Say what the baselines were measured with, so that nobody compares them with another setup.
 
     Returns:
-        ``measured_with`` and ``rows``.
+        ``setup`` and ``rows``.
     """
-    text = coverage_test[["prompt", "response"]].to_json(orient="values", force_ascii=False)
-    return {
-        "measured_with": {
-            "base_model": base_model.portable_name,
-            "service_llm": service_llm.model,
-            "judge": judge.model,
-            "prompts": len(coverage_test),
-            "test_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
-        },
-        "rows": baseline_scores,
-    }
+    setup = describe_setup(base_model, service_llm, judge, coverage_test)
+    return {"setup": setup, "rows": baseline_scores}

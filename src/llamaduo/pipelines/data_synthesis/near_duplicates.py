@@ -12,7 +12,9 @@ import regex
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
+# Scripts without spaces between words: there a character is the unit.
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+WORD = regex.compile(rf"{UNSPACED}|(?:(?!{UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+")
 
 
 class Tokens:

@@ -12,7 +12,7 @@ from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.pipelines.data_synthesis.near_duplicates import Tokens, similarities
 from llamaduo.schemas import ParsedPairs, Seeds, SynthesisReplies
 from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
-from llamaduo.service_llm.text import fill, json_object
+from llamaduo.service_llm.text import fill, is_text, json_object
 
 logger = logging.getLogger(__name__)
 
@@ -153,9 +153,7 @@ def read_pairs(text: str | None, failure: str | None) -> list[dict[str, str]]:
         return [_unreadable("no list of pairs in the reply")]
     return [
         {"prompt": pair["prompt"], "response": pair["response"], "unreadable": ""}
-        if isinstance(pair, dict)
-        and isinstance(pair.get("prompt"), str)
-        and isinstance(pair.get("response"), str)
+        if isinstance(pair, dict) and is_text(pair.get("prompt")) and is_text(pair.get("response"))
         else _unreadable("prompt or response is missing or no text")
         for pair in pairs
     ]

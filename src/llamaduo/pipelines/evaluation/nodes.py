@@ -1,5 +1,6 @@
 """From an adapter to a verdict."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Hashable
@@ -296,8 +297,9 @@ def reach_verdict(
 
     Returns:
         ``iteration``; ``stop``; ``reason`` (target, target_not_confirmed, regression,
-        no_new_data, plateau, max_iterations, or null); ``target_reached``; ``best_iteration``,
-        the one with the highest lower bound of the precision.
+        no_new_data, plateau, max_iterations, or null); ``target_reached``; ``advisory``, where
+        the test set is small; ``best_iteration``, the one with the highest lower bound of the
+        precision.
     """
     reached = bool(confirmation.get("confirmed"))
     reasons = {
@@ -316,10 +318,45 @@ def reach_verdict(
         "stop": reason is not None,
         "reason": reason,
         "target_reached": reached,
+        "advisory": assessment["advisory"],
         "best_iteration": best["iteration"],
     }
     logger.info("verdict: %s", json.dumps(verdict))
     return verdict
+
+
+def describe_setup(
+    base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
+    judge: ServiceLLM,
+    coverage_test: pd.DataFrame,
+) -> dict[str, Any]:
+    """What a baseline rests on: models, and the test set with its hash."""
+    text = coverage_test[["prompt", "response"]].to_json(orient="values", force_ascii=False)
+    return {
+        "base_model": base_model.portable_name,
+        "service_llm": service_llm.model,
+        "judge": judge.model,
+        "prompts": len(coverage_test),
+        "test_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+    }
+
+
+def choose_baselines(
+    known_baselines: dict[str, Any] | None,
+    base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
+    judge: ServiceLLM,
+    coverage_test: pd.DataFrame,
+) -> dict[str, Any]:
+    """Keep the baselines that were measured with this iteration's models and test set.
+
+    Returns:
+        ``setup`` and ``rows``; no rows where none were measured, or with another setup.
+    """
+    setup = describe_setup(base_model, service_llm, judge, coverage_test)
+    known = known_baselines or {"setup": None, "rows": []}
+    return {"setup": setup, "rows": known["rows"] if known["setup"] == setup else []}
 
 
 def record_iteration(

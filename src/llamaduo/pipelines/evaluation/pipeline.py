@@ -41,6 +41,12 @@ def create_pipeline() -> Pipeline:
     ]
     record = [
         Node(
+            nodes.choose_baselines,
+            ["known_baselines", "base_model", "service_llm", "judge", "coverage_test"],
+            "comparable_baselines",
+            name="choose_baselines",
+        ),
+        Node(
             nodes.record_iteration,
             ["previous_iteration_history", "training_set", "scores", "assessment", "verdict"],
             "iteration_history",
@@ -48,7 +54,7 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             reports.plot_scores,
-            ["iteration_history", "known_baselines", "params:evaluation"],
+            ["iteration_history", "comparable_baselines", "params:evaluation"],
             "score_plot",
             name="plot_scores",
         ),
@@ -58,7 +64,7 @@ def create_pipeline() -> Pipeline:
             [
                 "iteration_history",
                 "confirmation",
-                "known_baselines",
+                "comparable_baselines",
                 "judge_models",
                 "params:evaluation",
             ],

@@ -24,7 +24,7 @@ STAND_IN_NOTE = (
 
 def plot_scores(
     iteration_history: list[dict[str, Any]],
-    known_baselines: dict[str, Any] | None,
+    comparable_baselines: dict[str, Any],
     evaluation: EvaluationParameters,
 ) -> go.Figure:
     """Both scores over the iterations, with standard errors, targets and baselines."""
@@ -45,11 +45,11 @@ def plot_scores(
             mode="lines+markers",
         )
         figure.add_hline(y=target, line_dash="dot", annotation_text=f"target {name} {target:g}")
-    for row in (known_baselines or {}).get("rows", []):
+    for row in comparable_baselines["rows"]:
         mean = row["precision"]["mean"]
-        figure.add_hline(
-            y=mean, line_width=1, line_color="grey", annotation_text=f"precision of {row['name']}"
-        )
+        if mean is not None:
+            label = f"precision of {row['name']}"
+            figure.add_hline(y=mean, line_width=1, line_color="grey", annotation_text=label)
     figure.update_layout(
         title="Scores on the test set", xaxis_title="iteration", yaxis_title="score, 0–100"
     )
@@ -61,7 +61,7 @@ def plot_scores(
 def write_report(
     iteration_history: list[dict[str, Any]],
     confirmation: dict[str, Any],
-    known_baselines: dict[str, Any] | None,
+    comparable_baselines: dict[str, Any],
     judge_models: list[str],
     evaluation: EvaluationParameters,
 ) -> str:
@@ -85,9 +85,8 @@ def write_report(
         lines.append(_row(label, str(entry["training_pairs"]), assessment))
     if confirmation:
         lines.append(_row("holdout", "", confirmation))
-    for row in (known_baselines or {}).get("rows", []):
-        lines.append(_row(row["name"], "", row))
-    lines += ["", *_baseline_note(known_baselines)]
+    lines += [_row(row["name"], "", row, bounds=False) for row in comparable_baselines["rows"]]
+    lines += ["", *_baseline_note(comparable_baselines)]
     if iteration_history[-1]["assessment"]["advisory"]:
         lines += [
             f"Advisory: fewer than {evaluation.min_prompts} test prompts leave much to chance.",
@@ -105,27 +104,27 @@ def name_judges(judge_replies: Any) -> list[str]:
     return sorted(judge_replies["model"].dropna().unique())
 
 
-def _baseline_note(known_baselines: dict[str, Any] | None) -> list[str]:
-    if not known_baselines:
+def _baseline_note(comparable_baselines: dict[str, Any]) -> list[str]:
+    setup = comparable_baselines["setup"]
+    if not comparable_baselines["rows"]:
         return [
-            "No baselines yet: `kedro run --pipelines=baselines` measures the untouched base "
-            "model, the constant answer and the service LLM itself.",
+            "No baselines with these models and this test set: `kedro run --pipelines=baselines` "
+            "measures the untouched base model, the constant answer and the service LLM itself.",
             "",
         ]
-    measured = known_baselines["measured_with"]
     return [
-        f"Baselines: base model {measured['base_model']}, service LLM {measured['service_llm']}, "
-        f"judge {measured['judge']}, {measured['prompts']} test prompts.",
+        f"Baselines: base model {setup['base_model']}, service LLM {setup['service_llm']}, "
+        f"judge {setup['judge']}, {setup['prompts']} test prompts.",
         "",
     ]
 
 
-def _row(label: str, pairs: str, summary: dict[str, Any]) -> str:
+def _row(label: str, pairs: str, summary: dict[str, Any], *, bounds: bool = True) -> str:
     cells = [label, pairs]
     for name in SCORES:
         score = summary[name]
         cells.append(f"{_shown(score['mean'])} ± {_shown(score['standard_error'])}")
-        cells.append(_shown(score["lower_bound"]))
+        cells.append(_shown(score["lower_bound"]) if bounds else "")
     cells.append(f"{_shown(summary['full_marks_percentage'])} %")
     cells.append(f"{100 * summary['judged_share']:.0f} %")
     return f"| {' | '.join(cells)} |"

@@ -1,0 +1,39 @@
+import pandas as pd
+import pytest
+from pandera.errors import SchemaErrors
+
+from llamaduo import schemas
+from llamaduo.schemas import CoveragePairs, Table
+
+TABLES = [t for t in vars(schemas).values() if isinstance(t, type) and issubclass(t, Table)]
+
+
+@pytest.mark.parametrize("table", [t for t in TABLES if t not in (Table, CoveragePairs)])
+def test_an_empty_file_has_the_columns_of_its_table(table):
+    validated = table.validate(pd.DataFrame())
+
+    assert list(validated.columns) == list(table.to_schema().columns)
+    assert validated.empty
+
+
+def test_a_coverage_set_gets_its_optional_columns():
+    frame = pd.DataFrame({"id": [7], "prompt": ["p"], "response": [1], "licence": ["mine"]})
+
+    (row,) = CoveragePairs.validate(frame).to_dict("records")
+
+    assert row == {
+        "id": "7",
+        "prompt": "p",
+        "response": "1",
+        "licence": "mine",
+        "category": "",
+        "system": "",
+    }
+
+
+@pytest.mark.parametrize("value", [{"k": True}, ["turn", "turn"]], ids=["object", "list"])
+def test_a_json_object_is_no_text(value):
+    frame = pd.DataFrame({"id": ["a"], "prompt": ["p"], "response": [value]})
+
+    with pytest.raises((ValueError, SchemaErrors), match="row 1: column response holds a JSON"):
+        CoveragePairs.validate(frame, lazy=True)
