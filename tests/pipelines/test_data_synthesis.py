@@ -13,8 +13,8 @@ from llamaduo.pipelines.data_synthesis.nodes import (
     parse_pairs,
     read_pairs,
     report_synthesis,
-    screen_pairs,
 )
+from llamaduo.pipelines.data_synthesis.screening import screen_pairs
 from llamaduo.schemas import ParsedPairs, ReadyPairs, ScreenedPairs, Seeds, TrainingSet
 
 NO_READY_PAIRS = pd.DataFrame(columns=["prompt", "response"])
@@ -36,10 +36,18 @@ def parameters(**changes):
     return SynthesisParameters(**{"pairs_per_iteration": 20, "pairs_per_request": 8, **changes})
 
 
+def so_far(iteration, pairs=20, per_request=8):
+    """The report of the iteration before, in a loop that asks for the same number each time."""
+    asking = max(0, iteration - 2)
+    return {
+        "iteration": iteration - 1,
+        "asked_so_far": asking * pairs,
+        "requests_so_far": asking * -(-pairs // per_request),
+    }
+
+
 def seeds(iteration, count=12, **changes):
-    return choose_seeds(
-        coverage(count), NO_READY_PAIRS, parameters(**changes), IterationParameters(index=iteration)
-    )
+    return choose_seeds(coverage(count), NO_READY_PAIRS, so_far(iteration), parameters(**changes))
 
 
 def parsed(*prompts, **columns):
@@ -92,6 +100,13 @@ def test_an_iteration_shows_no_pair_twice_and_all_categories():
     assert list(categories.value_counts()) == [10, 10, 10]
 
 
+def test_a_changed_number_of_pairs_goes_on_where_the_iteration_before_stopped():
+    before, after = seeds(2), seeds(3, pairs_per_iteration=40)
+
+    assert list(after["request"]) == [4, 5, 6, 7, 8]
+    assert not set(before["seed_id"]) & set(after["seed_id"])
+
+
 def test_requests_are_numbered_over_the_whole_loop():
     assert list(seeds(2)["request"]) == [1, 2, 3]
     assert list(seeds(3)["request"]) == [4, 5, 6]
@@ -100,7 +115,7 @@ def test_requests_are_numbered_over_the_whole_loop():
 def test_ready_pairs_leave_nothing_to_ask():
     ready = pd.DataFrame({"prompt": ["p"], "response": ["r"]})
 
-    assert choose_seeds(coverage(9), ready, parameters(), IterationParameters(index=2)).empty
+    assert choose_seeds(coverage(9), ready, so_far(2), parameters()).empty
 
 
 @pytest.mark.parametrize(
@@ -140,9 +155,7 @@ def test_pairs_carry_the_seed_that_they_came_from():
         }
     )
 
-    rows = parse_pairs(
-        replies, coverage(9), NO_READY_PAIRS, parameters(), IterationParameters(index=3)
-    )
+    rows = parse_pairs(replies, coverage(9), NO_READY_PAIRS, so_far(3), parameters())
 
     (row,) = ParsedPairs.validate(rows).to_dict("records")
     assert (row["id"], row["seed_id"], row["category"]) == ("i003-00001", "train-4", "b")
@@ -156,8 +169,8 @@ def test_each_iteration_takes_the_next_slice_of_the_ready_pairs():
                 pd.DataFrame(),
                 coverage(3),
                 ReadyPairs.validate(ready),
+                so_far(n),
                 parameters(),
-                IterationParameters(index=n),
             )["prompt"]
         )
         for n in (1, 2, 3, 4)
@@ -265,8 +278,9 @@ def test_the_report_counts_each_reason():
         }
     )
 
-    report = report_synthesis(rows, replies, parameters(), IterationParameters(index=2))
+    report = report_synthesis(rows, replies, so_far(3), parameters())
 
+    assert (report["iteration"], report["asked_so_far"], report["requests_so_far"]) == (3, 40, 5)
     assert (report["asked"], report["kept"], report["dropped"]) == (20, 1, {"empty": 2})
     assert (report["requests"], report["failed_requests"]) == (2, 1)
     assert report["teacher"] == ["gpt"]

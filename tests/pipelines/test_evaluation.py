@@ -7,21 +7,17 @@ from scipy import stats
 
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.parameters import EvaluationParameters, LoopParameters
-from llamaduo.pipelines.evaluation.nodes import (
+from llamaduo.pipelines.evaluation.decision import (
     assess_scores,
-    choose_baselines,
     confirm,
-    describe_setup,
     is_plateau,
     is_regression,
     open_holdout,
-    parse_judgements,
     per_prompt,
     reach_verdict,
-    read_judgement,
-    score_prompts,
 )
-from llamaduo.pipelines.evaluation.reports import write_report
+from llamaduo.pipelines.evaluation.nodes import parse_judgements, read_judgement, score_prompts
+from llamaduo.pipelines.evaluation.reports import choose_baselines, describe_setup, write_report
 from llamaduo.pipelines.evaluation.statistics import lower_bound
 from llamaduo.service_llm.client import ServiceLLM
 

@@ -191,7 +191,6 @@ def save_adapter(model: PeftModel, job: TrainingJob, folder: Path) -> None:
     """Write the weights and a config that reads the same wherever and whenever it is written."""
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink()  # PEFT's empty model card, with this machine's paths
-    (folder / "adapter_model.safetensors").chmod(0o644)  # written for its owner alone
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = job.base_model.portable_name

@@ -1,10 +1,12 @@
 """An OpenAI-compatible server on loopback whose only model is the stand-in."""
 
+import hashlib
 import logging
 import socket
 import threading
 import time
 from functools import cache
+from pathlib import Path
 from typing import Self
 
 import uvicorn
@@ -95,6 +97,12 @@ class StandIn:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def edition() -> str:
+    """Names the phrases, rules and judge as they are: other ones give other answers."""
+    files = sorted(Path(__file__).parent.glob("*.py")) + sorted(Path(__file__).parent.glob("*.yml"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 @cache

@@ -9,15 +9,15 @@ import pandas as pd
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.parameters import BaselineParameters, EvaluationParameters
+from llamaduo.pipelines.evaluation.decision import summarise_scores
 from llamaduo.pipelines.evaluation.nodes import (
     answer_conversations,
     answer_prompts,
     ask_judge,
-    describe_setup,
     parse_judgements,
     score_prompts,
-    summarise_scores,
 )
+from llamaduo.pipelines.evaluation.reports import describe_setup
 from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
 
 

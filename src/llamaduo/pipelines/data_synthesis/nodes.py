@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from llamaduo.parameters import IterationParameters, SynthesisParameters
-from llamaduo.pipelines.data_synthesis.near_duplicates import Tokens, similarities
 from llamaduo.schemas import ParsedPairs, Seeds, SynthesisReplies
 from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
 from llamaduo.service_llm.text import fill, is_text, json_object
 
 logger = logging.getLogger(__name__)
+
+BEFORE_FIRST = {"iteration": 0, "asked_so_far": 0, "requests_so_far": 0}
 
 PAIRS_SCHEMA = {
     "name": "pairs",
@@ -41,8 +42,8 @@ PAIRS_SCHEMA = {
 def choose_seeds(
     coverage_train: pd.DataFrame,
     ready_pairs: pd.DataFrame,
+    previous_synthesis_report: dict[str, Any] | None,
     synthesis: SynthesisParameters,
-    iteration: IterationParameters,
 ) -> pd.DataFrame:
     """Choose the coverage-train pairs that this iteration shows to the service LLM.
 
@@ -54,14 +55,15 @@ def choose_seeds(
     """
     if len(ready_pairs):
         return Seeds.empty()
-    done = sum(_requests(synthesis, earlier) for earlier in range(1, iteration.index))
-    count = _requests(synthesis, iteration.index)
+    so_far = previous_synthesis_report or BEFORE_FIRST
+    done, new_pairs = so_far["requests_so_far"], synthesis.new_pairs(so_far["iteration"] + 1)
+    count = -(-new_pairs // synthesis.pairs_per_request)
     if not count:
         return Seeds.empty()
     order = _stratified_order(coverage_train["category"], synthesis.seed)
     chosen = coverage_train.iloc[order[np.arange(done, done + count) % len(order)]]
     pairs = np.full(count, synthesis.pairs_per_request)
-    pairs[-1] = synthesis.new_pairs(iteration.index) - pairs[:-1].sum()
+    pairs[-1] = new_pairs - pairs[:-1].sum()
     return pd.DataFrame(
         {
             "request": np.arange(done, done + count) + 1,
@@ -112,16 +114,19 @@ def parse_pairs(
     synthesis_replies: pd.DataFrame,
     coverage_train: pd.DataFrame,
     ready_pairs: pd.DataFrame,
+    previous_synthesis_report: dict[str, Any] | None,
     synthesis: SynthesisParameters,
-    iteration: IterationParameters,
 ) -> pd.DataFrame:
     """Read the pairs out of the replies, or take the next slice of the ready pairs.
 
     Returns:
         ``ParsedPairs``; a reply that cannot be read is a row that says why.
     """
+    so_far = previous_synthesis_report or BEFORE_FIRST
+    iteration = so_far["iteration"] + 1
     if len(ready_pairs):
-        rows = _ready_slice(ready_pairs, synthesis, iteration.index)
+        first = so_far["asked_so_far"]
+        rows = _ready_rows(ready_pairs.iloc[first : first + synthesis.new_pairs(iteration)])
     else:
         by_id = coverage_train.set_index("id")
         rows = [
@@ -135,7 +140,7 @@ def parse_pairs(
             for reply in synthesis_replies.to_dict("records")
             for pair in read_pairs(reply["text"], reply["failure"])
         ]
-    ids = [f"i{iteration.index:03d}-{number:05d}" for number in range(1, len(rows) + 1)]
+    ids = [f"i{iteration:03d}-{number:05d}" for number in range(1, len(rows) + 1)]
     return pd.DataFrame(rows).assign(id=ids) if rows else ParsedPairs.empty()
 
 
@@ -157,48 +162,6 @@ def read_pairs(text: str | None, failure: str | None) -> list[dict[str, str]]:
         else _unreadable("prompt or response is missing or no text")
         for pair in pairs
     ]
-
-
-def screen_pairs(
-    parsed_pairs: pd.DataFrame,
-    previous_training_set: pd.DataFrame | None,
-    coverage_test: pd.DataFrame,
-    coverage_holdout: pd.DataFrame,
-    synthesis: SynthesisParameters,
-) -> pd.DataFrame:
-    """Drop what must not be trained on.
-
-    Returns:
-        ``ScreenedPairs``: every row, with the reason for which it was dropped. A row that fails
-        several checks carries the first: schema, empty, copy of its seed, near-copy of a test or
-        holdout prompt, near-duplicate.
-    """
-    reserved = pd.concat([coverage_test["prompt"], coverage_holdout["prompt"]])
-    known = [] if previous_training_set is None else list(previous_training_set["prompt"])
-    tokens = Tokens(list(reserved))
-    prompts = [tokens.of(prompt) for prompt in parsed_pairs["prompt"]]
-    seeds = [tokens.of(prompt) for prompt in parsed_pairs["seed_prompt"]]
-    dropped = np.array([""] * len(parsed_pairs), dtype=object)
-
-    def drop(failing: Any, reason: str) -> None:
-        dropped[(dropped == "") & np.asarray(failing, dtype=bool)] = reason
-
-    drop(parsed_pairs["unreadable"] != "", "schema")
-    drop(parsed_pairs["prompt"].str.strip() == "", "empty")
-    drop(parsed_pairs["response"].str.strip() == "", "empty")
-    if prompts:
-        of_seed = [similarities([p], [s])[0, 0] for p, s in zip(prompts, seeds, strict=True)]
-        drop(np.array(of_seed) >= synthesis.max_similarity, "copy_of_seed")
-        of_test = similarities(prompts, [tokens.of(text) for text in reserved])
-        drop(of_test.max(axis=1) >= synthesis.max_test_similarity, "near_copy_of_test")
-        open_rows = [row for row in range(len(prompts)) if dropped[row] == ""]
-        repeated = _near_duplicates(
-            [prompts[row] for row in open_rows],
-            [tokens.of(text) for text in known],
-            synthesis.max_similarity,
-        )
-        dropped[[open_rows[position] for position in repeated]] = "near_duplicate"
-    return parsed_pairs.drop(columns=["unreadable", "seed_prompt"]).assign(dropped=dropped)
 
 
 def extend_training_set(
@@ -228,14 +191,22 @@ def extend_training_set(
 def report_synthesis(
     screened_pairs: pd.DataFrame,
     synthesis_replies: pd.DataFrame,
+    previous_synthesis_report: dict[str, Any] | None,
     synthesis: SynthesisParameters,
-    iteration: IterationParameters,
 ) -> dict[str, Any]:
-    """Count what was asked for, what came, and what was dropped for which reason."""
+    """Count what was asked for, what came, and what was dropped for which reason.
+
+    The sums so far tell the next iteration where to go on, whatever its parameters are.
+    """
+    so_far = previous_synthesis_report or BEFORE_FIRST
+    iteration = so_far["iteration"] + 1
+    asked = synthesis.new_pairs(iteration)
     counts = screened_pairs["dropped"].value_counts()
     return {
-        "iteration": iteration.index,
-        "asked": synthesis.new_pairs(iteration.index),
+        "iteration": iteration,
+        "asked": asked,
+        "asked_so_far": so_far["asked_so_far"] + asked,
+        "requests_so_far": so_far["requests_so_far"] + len(synthesis_replies),
         "kept": int(counts.get("", 0)),
         "dropped": {str(k): int(v) for k, v in counts.sort_index().items() if k},
         "requests": len(synthesis_replies),
@@ -244,10 +215,6 @@ def report_synthesis(
         "completion_tokens": int(synthesis_replies["completion_tokens"].sum()),
         "teacher": sorted(synthesis_replies["model"].dropna().unique()),
     }
-
-
-def _requests(synthesis: SynthesisParameters, iteration: int) -> int:
-    return -(-synthesis.new_pairs(iteration) // synthesis.pairs_per_request)
 
 
 def _stratified_order(categories: pd.Series, seed: int) -> np.ndarray:
@@ -269,11 +236,7 @@ def _synthesis_request(synthesis_prompt: str, seed: dict[Hashable, Any]) -> str:
     )
 
 
-def _ready_slice(
-    ready_pairs: pd.DataFrame, synthesis: SynthesisParameters, iteration: int
-) -> list[dict[str, Any]]:
-    done = sum(synthesis.new_pairs(earlier) for earlier in range(1, iteration))
-    now = ready_pairs.iloc[done : done + synthesis.new_pairs(iteration)]
+def _ready_rows(ready_pairs: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "seed_id": "",
@@ -284,25 +247,9 @@ def _ready_slice(
             "response": row["response"],
             "unreadable": "",
         }
-        for row in now.fillna("").to_dict("records")
+        for row in ready_pairs.fillna("").to_dict("records")
     ]
 
 
 def _unreadable(reason: str) -> dict[str, str]:
     return {"prompt": "", "response": "", "unreadable": reason}
-
-
-def _near_duplicates(
-    texts: list[list[int]], known: list[list[int]], max_similarity: float
-) -> list[int]:
-    """Positions of the texts that repeat a known text or an earlier one that is kept itself."""
-    if not texts:
-        return []
-    among = similarities(texts, texts) >= max_similarity
-    repeated = np.zeros(len(texts), dtype=bool)
-    if known:
-        repeated |= (similarities(texts, known) >= max_similarity).any(axis=1)
-    for position in range(len(texts)):
-        if not repeated[position]:
-            repeated[position + 1 :] |= among[position, position + 1 :]
-    return list(np.flatnonzero(repeated))

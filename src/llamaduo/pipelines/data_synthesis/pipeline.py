@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from llamaduo.pipelines.data_synthesis import nodes
+from llamaduo.pipelines.data_synthesis import nodes, screening
 
 
 def create_pipeline() -> Pipeline:
@@ -10,7 +10,12 @@ def create_pipeline() -> Pipeline:
     steps = [
         Node(
             nodes.choose_seeds,
-            ["coverage_train", "ready_pairs", "params:data_synthesis", "params:iteration"],
+            [
+                "coverage_train",
+                "ready_pairs",
+                "previous_synthesis_report",
+                "params:data_synthesis",
+            ],
             "seeds",
             name="choose_seeds",
         ),
@@ -26,14 +31,14 @@ def create_pipeline() -> Pipeline:
                 "synthesis_replies",
                 "coverage_train",
                 "ready_pairs",
+                "previous_synthesis_report",
                 "params:data_synthesis",
-                "params:iteration",
             ],
             "parsed_pairs",
             name="parse_pairs",
         ),
         Node(
-            nodes.screen_pairs,
+            screening.screen_pairs,
             [
                 "parsed_pairs",
                 "previous_training_set",
@@ -52,7 +57,12 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             nodes.report_synthesis,
-            ["screened_pairs", "synthesis_replies", "params:data_synthesis", "params:iteration"],
+            [
+                "screened_pairs",
+                "synthesis_replies",
+                "previous_synthesis_report",
+                "params:data_synthesis",
+            ],
             "synthesis_report",
             name="report_synthesis",
         ),

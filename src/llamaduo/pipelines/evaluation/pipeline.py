@@ -2,14 +2,14 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from llamaduo.pipelines.evaluation import nodes, reports
+from llamaduo.pipelines.evaluation import decision, nodes, reports
 
 
 def create_pipeline() -> Pipeline:
     """The evaluation pipeline."""
-    decision = [
+    verdict = [
         Node(
-            nodes.assess_scores,
+            decision.assess_scores,
             [
                 "scores",
                 "previous_iteration_history",
@@ -21,19 +21,19 @@ def create_pipeline() -> Pipeline:
             name="assess_scores",
         ),
         Node(
-            nodes.open_holdout,
+            decision.open_holdout,
             ["assessment", "coverage_holdout"],
             "holdout_prompts",
             name="open_holdout",
         ),
         Node(
-            nodes.confirm,
+            decision.confirm,
             ["holdout_scores", "params:evaluation"],
             "confirmation",
             name="confirm",
         ),
         Node(
-            nodes.reach_verdict,
+            decision.reach_verdict,
             ["assessment", "confirmation", "previous_iteration_history", "params:loop"],
             "verdict",
             name="reach_verdict",
@@ -41,13 +41,13 @@ def create_pipeline() -> Pipeline:
     ]
     record = [
         Node(
-            nodes.choose_baselines,
+            reports.choose_baselines,
             ["known_baselines", "base_model", "service_llm", "judge", "coverage_test"],
             "comparable_baselines",
             name="choose_baselines",
         ),
         Node(
-            nodes.record_iteration,
+            decision.record_iteration,
             ["previous_iteration_history", "training_set", "scores", "assessment", "verdict"],
             "iteration_history",
             name="record_iteration",
@@ -75,7 +75,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             *_scoring("coverage_test", ""),
-            *decision,
+            *verdict,
             *_scoring("holdout_prompts", "holdout_"),
             *record,
         ],

@@ -1,11 +1,15 @@
 """What a person reads after an iteration."""
 
+import hashlib
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
+from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.parameters import EvaluationParameters
 from llamaduo.pipelines.evaluation.nodes import SCORES
+from llamaduo.service_llm.client import ServiceLLM
 
 REASONS = {
     "target": "the target is reached, and the holdout confirms it",
@@ -20,6 +24,40 @@ STAND_IN_NOTE = (
     "The service LLM and judge here were **{models}**, an embedded stand-in that knows this one "
     "demo task. Its scores say nothing about how a real service LLM would judge."
 )
+
+
+def describe_setup(
+    base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
+    judge: ServiceLLM,
+    coverage_test: pd.DataFrame,
+) -> dict[str, Any]:
+    """What a baseline rests on: models, and the test set with its hash."""
+    text = coverage_test[["prompt", "response"]].to_json(orient="values", force_ascii=False)
+    return {
+        "base_model": base_model.portable_name,
+        "service_llm": service_llm.model,
+        "judge": judge.model,
+        "prompts": len(coverage_test),
+        "test_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+    }
+
+
+def choose_baselines(
+    known_baselines: dict[str, Any] | None,
+    base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
+    judge: ServiceLLM,
+    coverage_test: pd.DataFrame,
+) -> dict[str, Any]:
+    """Keep the baselines that were measured with this iteration's models and test set.
+
+    Returns:
+        ``setup`` and ``rows``; no rows where none were measured, or with another setup.
+    """
+    setup = describe_setup(base_model, service_llm, judge, coverage_test)
+    known = known_baselines or {"setup": None, "rows": []}
+    return {"setup": setup, "rows": known["rows"] if known["setup"] == setup else []}
 
 
 def plot_scores(
