@@ -100,4 +100,5 @@ def test_the_stand_in_starts_once_and_keeps_one_name_in_the_journal(tmp_path):
 
     assert first.base_url == second.base_url
     assert first.base_url.startswith("http://127.0.0.1:")
-    assert first.endpoint == "stand-in"
+    assert first.endpoint == second.endpoint
+    assert first.endpoint.startswith("stand-in-")

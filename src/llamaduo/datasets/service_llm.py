@@ -72,13 +72,14 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
                 "name (conf/openai: OPENAI_API_KEY), or put `openai: {api_key: ...}` into the "
                 "credentials.yml of the environment that you run"
             )
-        url = self._base_url
-        if url == STAND_IN:
-            from llamaduo.stand_in.server import running_stand_in
+        endpoint = url = self._base_url
+        if endpoint == STAND_IN:
+            from llamaduo.stand_in.server import edition, running_stand_in
 
-            url = running_stand_in().base_url
+            # Its port differs from run to run, and what it answers from edition to edition.
+            endpoint, url = f"{STAND_IN}-{edition()}", running_stand_in().base_url
         return ServiceLLM(
-            endpoint=self._base_url,
+            endpoint=endpoint,
             base_url=url,
             model=self._model,
             api_key=self._api_key or "none",
