@@ -8,8 +8,6 @@ BIN    := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Where this is set no byte code would ever be cached, and each start would cost 2.5 times as much.
 export PYTHONDONTWRITEBYTECODE :=
-# Threads that spin slow each other down where cores are shared.
-export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 export DO_NOT_TRACK := 1
 
