@@ -143,7 +143,7 @@ def training_arguments(settings: TrainingSettings, folder: Path) -> SFTConfig:
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         warmup_steps=settings.warmup,  # below 1 it is a share of all steps
-        lr_scheduler_type=settings.lr_scheduler,
+        lr_scheduler_type="cosine",
         seed=settings.seed,
         data_seed=settings.seed,
         bf16=compute_dtype() is torch.bfloat16,

@@ -41,7 +41,6 @@ class TrainingSettings:
     gradient_accumulation_steps: int = 1
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises."""
-    lr_scheduler: str = "cosine"
     max_length: int
     """Tokens of prompt and response together; a longer pair is left out and counted."""
     lora_rank: int
