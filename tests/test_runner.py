@@ -12,6 +12,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.pipeline import Node, Pipeline
+from kedro_datasets.json import JSONDataset
 
 from llamaduo.interruption import InterruptedLoop
 from llamaduo.ledger import Ledger, UnknownLoopError
@@ -187,6 +188,25 @@ def test_resume_warns_when_the_parameters_have_changed(tmp_path, caplog):
     LoopRunner(resume="loop").run(pipeline(), make_catalog(tmp_path, max_iterations=9), run_id="o")
 
     assert "goes on with other parameters" in caplog.text
+    assert "other inputs" not in caplog.text
+
+
+def test_resume_warns_when_an_input_file_has_changed(tmp_path, caplog):
+    def fail(total):
+        raise RuntimeError("killed")
+
+    def catalog_with_step(value):
+        (tmp_path / "step.json").write_text(str(value))
+        catalog = make_catalog(tmp_path)
+        catalog["step"] = JSONDataset(filepath=str(tmp_path / "step.json"))
+        return catalog
+
+    with pytest.raises(RuntimeError, match="killed"):
+        LoopRunner().run(pipeline(double=fail), catalog_with_step(1), run_id="loop")
+
+    LoopRunner(resume="loop").run(pipeline(), catalog_with_step(2), run_id="o")
+
+    assert "goes on with other inputs" in caplog.text
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -1,6 +1,8 @@
 """The project's commands: ``kedro run`` repeats the whole loop, a part of it runs once."""
 
 import logging
+import shlex
+import signal
 import sqlite3
 import sys
 from typing import Any
@@ -29,6 +31,8 @@ SLICES = (
     "to_outputs",
     "namespaces",
 )
+GIVEN = "llamaduo.given"
+"""Where the context keeps the words of the command line."""
 HONEST_MISS = 2
 """Exit code of a loop that ended without reaching its target."""
 
@@ -53,7 +57,8 @@ def cli() -> None:
     """Commands of this project."""
 
 
-def _run(resume: str | None = None, **options: Any) -> None:
+@click.pass_context
+def _run(context: click.Context, /, resume: str | None = None, **options: Any) -> None:
     if options["runner"] is None and not any(options[name] for name in SLICES):
         options["runner"] = LOOP_RUNNER
     if resume:
@@ -62,16 +67,33 @@ def _run(resume: str | None = None, **options: Any) -> None:
                 "--resume goes on with a whole loop; leave out what slices it"
             )
         options["runner_params"] = {**options["runner_params"], "resume": resume}
+    if options["runner"] == LOOP_RUNNER:
+        again = resuming_command(context.meta[GIVEN])
+        options["runner_params"] = {**options["runner_params"], "resuming_command": again}
+        if options["only_missing_outputs"]:
+            raise click.ClickException("a loop makes what is missing by --resume")
     try:
         outputs = kedro_run.callback(**options)  # type: ignore[misc]
     except InterruptedLoop as interrupt:
         sys.exit(128 + interrupt.signum)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except ERRORS_WITH_A_SENTENCE as error:
         logger.debug("the error's origin", exc_info=True)
         raise click.ClickException(str(error)) from error
     verdict = outputs.get("verdict") if options["runner"] == LOOP_RUNNER else None
     if verdict is not None and not verdict.load()["target_reached"]:
         sys.exit(HONEST_MISS)
+
+
+def resuming_command(given: list[str]) -> str:
+    """The command that goes on with a loop, but for the loop's name: all that was given counts."""
+    kept = [
+        word
+        for before, word in zip(["", *given], given, strict=False)
+        if not word.startswith("--resume") and (before != "--resume" or word.startswith("-"))
+    ]
+    return shlex.join(["kedro", "run", *kept, "--resume"])
 
 
 class BadUsage(click.UsageError):
@@ -83,12 +105,17 @@ class BadUsage(click.UsageError):
 class RunCommand(click.Command):
     """``run``, whose exit code 2 is an honest miss and never a usage error."""
 
-    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
-        """Parse; a usage error exits with 1."""
+    def make_context(
+        self, info_name: str | None, args: list[str], *arguments: Any, **extra: Any
+    ) -> click.Context:
+        """Parse, and keep what was given; a usage error exits with 1."""
+        given = list(args)
         try:
-            return super().make_context(*arguments, **extra)
+            context = super().make_context(info_name, args, *arguments, **extra)
         except click.UsageError as error:
             raise BadUsage(error.message, error.ctx) from error
+        context.meta[GIVEN] = given
+        return context
 
 
 HELP = """Repeat data_synthesis, fine_tuning and evaluation until the target is reached.

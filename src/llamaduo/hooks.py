@@ -37,7 +37,13 @@ class SlicePins:
     ) -> None:
         """Pin the free inputs of a slice; versions that the user names stay."""
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
+        named = set(run_params["load_versions"] or {})
         if is_whole_loop(pipeline, settings) and "LoopRunner" in run_params["runner"]:
+            if made := named & pipeline.all_outputs():
+                raise InputError(
+                    f"--load-versions names {', '.join(sorted(made))}, which the loop makes anew "
+                    "in each iteration; run a part of it, such as --pipelines=evaluation"
+                )
             return
         ledger: Ledger = catalog.load(settings.ledger)
         complete = ledger.last_complete()
@@ -45,7 +51,7 @@ class SlicePins:
         if complete:
             pins = pinned_versions(ledger.committed(*complete), settings, *complete)
             catalog.save("params:iteration", IterationParameters(index=complete[1]))
-        for name in pipeline.inputs() - set(run_params["load_versions"] or {}):
+        for name in pipeline.inputs() - named:
             dataset = catalog.get(name)
             if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
                 pin = pins.get(name) or _latest_whole(name, dataset, ledger)

@@ -54,6 +54,7 @@ class Ledger:
             facts: JSON-serialisable.
         """
         path = self.folder / f"{event}.json"
+        created = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
         try:
@@ -66,9 +67,8 @@ class Ledger:
         except BaseException:
             Path(partial).unlink(missing_ok=True)
             raise
-        parent = os.open(path.parent, os.O_RDONLY)
-        os.fsync(parent)
-        os.close(parent)
+        for folder in {path.parent, *(each.parent for each in created)}:
+            bring_to_disk(folder)
 
     def read(self, event: str) -> dict[str, Any] | None:
         """The facts of an event, None where it has not happened."""
@@ -154,6 +154,13 @@ class Ledger:
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+
+def bring_to_disk(path: Path) -> None:
+    """Let a file or the names in a folder outlast a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
 
 
 def version(loop: str, iteration: int) -> str:

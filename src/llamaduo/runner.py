@@ -1,5 +1,6 @@
 """``LoopRunner`` repeats a pipeline until one of its outputs says stop."""
 
+import hashlib
 import importlib.metadata
 import logging
 import os
@@ -12,7 +13,7 @@ from kedro.framework.hooks import _create_hook_manager, hook_impl
 from kedro.framework.hooks.markers import hook_spec
 from kedro.io import AbstractVersionedDataset, DataCatalog
 from kedro.io.core import generate_timestamp
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 from kedro.utils import load_obj
 from pluggy import PluginManager
@@ -20,7 +21,7 @@ from pydantic import BaseModel
 
 from llamaduo.interruption import SafePoint
 from llamaduo.iterations import Loop, drop_uncommitted, is_whole_loop, iteration_catalog
-from llamaduo.ledger import Ledger, UnknownLoopError, place
+from llamaduo.ledger import Ledger, UnknownLoopError, bring_to_disk, place
 from llamaduo.parameters import LoopParameters
 
 logger = logging.getLogger(__name__)
@@ -68,20 +69,12 @@ class CommitHook:
         self._ledger.append(f"{self._place}/committed/{dataset_name}", {"version": self._version})
         self._safe_point.leave_save(dataset_name)
 
-    @hook_impl
-    def on_node_error(self, node: Node) -> None:
-        """A save that failed holds no signal back."""
-        for name in node.outputs:
-            self._safe_point.leave_save(name)
-
 
 def flush(folder: Path) -> None:
     """Bring a folder's files to the disk; on object storage they are there when written."""
-    for path in [*folder.rglob("*"), folder, folder.parent]:
+    for path in [*folder.rglob("*"), folder, *folder.parents[:2]]:
         if path.exists():
-            handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
+            bring_to_disk(path)
 
 
 class LoopRunner(AbstractRunner):
@@ -93,6 +86,7 @@ class LoopRunner(AbstractRunner):
         is_async: Load and save datasets in threads.
         inner: Kedro runner of one iteration, ``SequentialRunner`` or ``ThreadRunner``.
         resume: A loop to go on with: its name, or ``latest``.
+        resuming_command: What a person types to go on with a loop, before its name.
         inner_arguments: Passed to the inner runner, such as ``max_workers``.
     """
 
@@ -101,6 +95,7 @@ class LoopRunner(AbstractRunner):
         is_async: bool = False,
         inner: str = "SequentialRunner",
         resume: str | None = None,
+        resuming_command: str = "kedro run --resume",
         **inner_arguments: Any,
     ) -> None:
         super().__init__(is_async=is_async)
@@ -115,6 +110,7 @@ class LoopRunner(AbstractRunner):
         # Kedro's advice after a failure, --from-nodes, would begin a version outside of the loop.
         self._inner._suggest_resume_scenario = lambda *_: None
         self._resume = resume
+        self._resuming_command = resuming_command
 
     def __repr__(self) -> str:
         # Kedro-Viz looks for the inner runner's name in here.
@@ -162,12 +158,8 @@ class LoopRunner(AbstractRunner):
         loop = Loop(name, pipeline, catalog, settings, ledger)
 
         def say_how_to_go_on() -> None:
-            logger.error(
-                "loop %s stopped before its end; what it committed is kept. "
-                "Go on with: kedro run --resume %s",
-                name,
-                name,
-            )
+            logger.error("loop %s stopped before its end; what it committed is kept", name)
+            logger.error("go on with: %s %s", self._resuming_command, name)
 
         threads = not isinstance(self._inner, SequentialRunner)
         safe_point = SafePoint(threads=threads, farewell=say_how_to_go_on)
@@ -241,16 +233,29 @@ def _enter_start(loop: Loop, *, resumed: bool) -> None:
         "parameters": _plain(loop.catalog.load("parameters")),
         "commit": _git_commit(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "inputs": {
+            name: _fingerprint(loop.catalog.get(name))
+            for name in sorted(loop.pipeline.inputs() - set(loop.settings.carry))
+            if not name.startswith("params:")
+        },
         "pid": os.getpid(),
     }
     if not resumed:
         loop.ledger.append(f"{loop.name}/opened", facts)
         return
     opened = loop.ledger.read(f"{loop.name}/opened") or {}
-    for what in ("parameters", "commit", "packages"):
+    for what in ("parameters", "commit", "packages", "inputs"):
         if opened.get(what) != facts[what]:
             logger.warning("loop %s goes on with other %s than it began with", loop.name, what)
     loop.ledger.append(f"{loop.name}/resumed-{generate_timestamp()}", facts)
+
+
+def _fingerprint(dataset: Any) -> str:
+    """The SHA-256 of an input's file; of an input without one, what it says of itself."""
+    file = Path(str(getattr(dataset, "_filepath", "")))
+    if file.is_file():
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    return str(dataset._describe())
 
 
 def _plain(value: Any) -> Any:

@@ -1,11 +1,14 @@
 """A hook that kills its own process at a named point; tests put it into a project's settings.
 
 ``KILL_AT`` is ``KIND:NAME@ITERATION``: ``node:fine_tune@2`` before a node, ``save:scores@1`` in
-the middle of a write, ``commit:adapter@2`` after a save and before its commit.
+the middle of a write (of an adapter: of its copy), ``commit:adapter@2`` after a save and before
+its commit.
 """
 
 import os
+import shutil
 import signal
+from pathlib import Path
 
 from fsspec.implementations.local import LocalFileOpener
 from kedro.framework.hooks import hook_impl
@@ -33,6 +36,7 @@ class KillPoint:
     def before_dataset_saved(self, dataset_name):
         if self.reached("save", dataset_name):
             LocalFileOpener.write = write_half_and_die
+            shutil.copytree = copy_one_file_and_die
 
     @hook_impl(tryfirst=True)
     def after_dataset_saved(self, dataset_name):
@@ -43,6 +47,12 @@ class KillPoint:
 def write_half_and_die(opener, data):
     opener.f.write(data[: len(data) // 2])
     opener.f.flush()
+    kill()
+
+
+def copy_one_file_and_die(source, target):
+    os.mkdir(target)
+    shutil.copy(next(Path(source).glob("*.safetensors")), target)
     kill()
 
 

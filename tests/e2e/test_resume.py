@@ -15,7 +15,8 @@ import pytest
 from tests.fakes.openai_server import FakeOpenAI
 
 KILL_POINTS = [
-    "save:seeds@1",
+    "save:seeds@2",
+    "save:adapter@1",
     "save:training_set@2",
     "save:synthesis_replies@2",
     "save:judge_replies@1",
@@ -31,6 +32,7 @@ KILL_POINTS = [
     "node:write_report@1",
 ]
 SEEDED_MOMENTS = [round(random.Random(20).uniform(0.5, 1.0) * n, 2) for n in range(4, 28, 4)]
+CONCURRENCY = 16
 FAST = {"save:training_set@2", "commit:adapter@2"}
 
 
@@ -95,7 +97,7 @@ def prove_resume(project, finished, point, monkeypatch):
 
         project.kedro("run", "--env=test", *(["--resume"] if project.loops() else []), code=2)
 
-        asked_again = [entry["body"] for entry in server.served[asked_before:]]
+        served = [entry["body"] for entry in server.served]
     (loop,) = project.loops()
     reference, _ = finished
     (uninterrupted,) = reference.loops()
@@ -106,7 +108,10 @@ def prove_resume(project, finished, point, monkeypatch):
         )
     assert project.json("08_reporting/verdict.json", f"{loop}-i002")["stop"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    served_before, asked_again = served[:asked_before], served[asked_before:]
     assert [body for body in asked_again if body in had_arrived] == []
+    under_way = [body for body in served_before if body not in had_arrived]
+    assert len(under_way) <= CONCURRENCY
 
 
 @pytest.mark.parametrize("point", sorted(FAST))
@@ -159,9 +164,29 @@ def test_a_second_run_names_the_first_and_leaves_it_alone(project):
     assert first.returncode == 2
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_run_and_training_and_prints_how_to_go_on(project, signum):
-    process = project.start("run", "--env=test", start_new_session=True)
+def test_ctrl_c_in_a_part_of_the_loop_exits_as_an_interrupt(project):
+    process = project.start("run", "--env=test", "--pipelines=baselines", start_new_session=True)
+    read_until(process, "baselines.")
+
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("signum", "inner"),
+    [
+        (signal.SIGINT, "SequentialRunner"),
+        (signal.SIGTERM, "SequentialRunner"),
+        (signal.SIGTERM, "ThreadRunner"),
+    ],
+)
+def test_a_signal_ends_run_and_training_and_prints_how_to_go_on(project, signum, inner):
+    process = project.start(
+        "run", "--env=test", f"--runner-params=inner={inner}", start_new_session=True
+    )
     read_until(process, "fine_tuning.fine_tune")
     while not (training := children(process.pid)):
         os.sched_yield()
@@ -171,6 +196,8 @@ def test_a_signal_ends_run_and_training_and_prints_how_to_go_on(project, signum)
 
     assert process.returncode == 128 + signum
     (loop,) = project.loops()
-    assert f"kedro run --resume {loop}" in output
+    again = f"kedro run --env=test --runner-params=inner={inner} --resume {loop}"
+    assert again in " ".join(output.split())
     assert "Traceback" not in output
-    assert not any(is_running(pid) for pid in training)
+    while any(is_running(pid) for pid in training):  # ends, or the test's time is up
+        os.sched_yield()

@@ -91,6 +91,21 @@ def test_resume_goes_with_the_whole_loop_only(finished):
     assert "--resume goes on with a whole loop" in output
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--load-versions=training_set:some-i001", "training_set, which the loop makes anew"),
+        ("--only-missing-outputs", "makes what is missing by --resume"),
+    ],
+)
+def test_what_a_whole_loop_cannot_obey_is_refused(finished, option, reason):
+    project, _ = finished
+
+    output = project.kedro("run", "--env=test", option, code=1)
+
+    assert reason in output
+
+
 def test_a_slice_passes_over_what_a_killed_loop_left_half_made(project):
     project.kedro("run", "--env=test", "--pipelines=data_synthesis")
     path = "05_model_input/training_set.jsonl"
