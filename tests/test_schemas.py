@@ -31,9 +31,9 @@ def test_a_coverage_set_gets_its_optional_columns():
     }
 
 
-@pytest.mark.parametrize("value", [{"k": True}, ["turn", "turn"]], ids=["object", "list"])
-def test_a_json_object_is_no_text(value):
+@pytest.mark.parametrize("value", [{"k": True}, ["turn", "turn"], True, 1.50])
+def test_what_is_no_text_is_refused_and_never_respelled(value):
     frame = pd.DataFrame({"id": ["a"], "prompt": ["p"], "response": [value]})
 
-    with pytest.raises((ValueError, SchemaErrors), match="row 1: column response holds a JSON"):
+    with pytest.raises((ValueError, SchemaErrors), match="row 1: column response holds"):
         CoveragePairs.validate(frame, lazy=True)

@@ -91,7 +91,7 @@ class FineTuningParameters(Parameters):
     gradient_accumulation_steps: int = Field(1, ge=1)
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
-    max_length: int = Field(512, ge=16)
+    max_length: int = Field(1024, ge=16)
     """Tokens of prompt and response together; a longer pair is left out and counted."""
     lora_rank: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)

@@ -3,6 +3,8 @@
 Every table may be empty; then its file has no columns, and the schema gives them back.
 """
 
+from math import isnan
+
 import pandas as pd
 import pandera.pandas as pa
 from pandera.typing import Series
@@ -27,16 +29,24 @@ class Table(pa.DataFrameModel):
     @pa.dataframe_parser
     @classmethod
     def text_is_text(cls, frame: pd.DataFrame) -> pd.DataFrame:
-        """Refuse what coercion would turn into the spelling of a Python object."""
-        for column in frame.columns.intersection(list(cls.to_schema().columns)):
-            nested = frame[column].map(lambda value: isinstance(value, (dict, list)))
-            if nested.any():
-                row = int(nested.to_numpy().argmax()) + 1
+        """Refuse what coercion would spell as Python does: ``True`` for true, 1.5 for 1.50."""
+        text = [
+            name for name, c in cls.to_schema().columns.items() if str(c.dtype).startswith("str")
+        ]
+        for column in frame.columns.intersection(text):
+            foreign = frame[column].map(_is_no_text)
+            if foreign.any():
+                row = int(foreign.to_numpy().argmax())
                 raise ValueError(
-                    f"row {row}: column {column} holds a JSON object or list, expected text; "
-                    "write it as a string (conversations of several turns are not supported)"
+                    f"row {row + 1}: column {column} holds {frame[column].iloc[row]!r}, expected "
+                    "text; write it as a string (of a CSV file, read all columns as text: "
+                    "load_args: {dtype: str}; conversations of several turns are not supported)"
                 )
         return frame
+
+
+def _is_no_text(value: object) -> bool:
+    return isinstance(value, (dict, list, bool)) or (isinstance(value, float) and not isnan(value))
 
 
 class CoveragePairs(Table):

@@ -14,25 +14,26 @@ def only_version(project, path):
     return version
 
 
+TEXT_ONLY = {"dtype": "str", "keep_default_na": False}
+
+
 @pytest.mark.parametrize(
-    ("kind", "ending", "write"),
+    ("entry", "ending", "write"),
     [
-        ("pandas.CSVDataset", "csv", lambda frame, path: frame.to_csv(path, index=False)),
-        ("pandas.ParquetDataset", "parquet", lambda frame, path: frame.to_parquet(path)),
+        ({"type": "pandas.CSVDataset", "load_args": TEXT_ONLY}, "csv", pd.DataFrame.to_csv),
+        ({"type": "pandas.ParquetDataset"}, "parquet", pd.DataFrame.to_parquet),
     ],
     ids=["csv", "parquet"],
 )
 def test_a_coverage_set_of_another_format_gives_the_same_training_set(
-    project, finished, kind, ending, write
+    project, finished, entry, ending, write
 ):
     source = project.folder / "data/01_raw/coverage_train.jsonl"
     frame = pd.DataFrame([json.loads(line) for line in source.read_text().splitlines()])
-    write(frame, source.with_suffix(f".{ending}"))
+    write(frame, source.with_suffix(f".{ending}"), index=False)
     source.unlink()
-    project.configure(
-        "catalog.yml",
-        {"coverage_train": {"type": kind, "filepath": f"data/01_raw/coverage_train.{ending}"}},
-    )
+    file = {"filepath": f"data/01_raw/coverage_train.{ending}"}
+    project.configure("catalog.yml", {"coverage_train": {**entry, **file}})
 
     project.kedro("run", "--env=test", "--pipelines=data_synthesis")
 

@@ -39,10 +39,13 @@ def settings() -> TrainingSettings:
         learning_rate=0.02,
         epochs=40,
         batch_size=8,
+        gradient_accumulation_steps=1,
+        warmup=0.1,
         max_length=128,
         lora_rank=8,
         lora_alpha=16,
         lora_dropout=0.0,
+        target_modules="all-linear",
         seed=1,
     )
 

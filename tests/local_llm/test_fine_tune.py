@@ -1,6 +1,8 @@
 """What the training process trains on, and with what."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,18 @@ def test_an_adapter_of_another_rank_is_no_start(job: TrainingJob, tmp_path: Path
             load_model(job.base_model),
             TrainingJob(base_model=job.base_model, settings=wider, start=tmp_path),
         )
+
+
+def test_an_adapter_of_another_base_model_is_no_start(job: TrainingJob, tmp_path: Path) -> None:
+    other = tmp_path / "other-model"
+    shutil.copytree(job.base_model.name_or_path, other)
+    save_adapter(adapted(load_model(job.base_model), job), job, tmp_path / "adapter")
+    swapped = dataclasses.replace(
+        job, base_model=BaseModelSpec(str(other)), start=tmp_path / "adapter"
+    )
+
+    with pytest.raises(TrainingError, match="trained for random-2-layer, the base model is other"):
+        adapted(load_model(swapped.base_model), swapped)
 
 
 def test_an_adapter_config_names_its_base_model_without_this_machine(

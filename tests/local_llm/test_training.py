@@ -30,8 +30,9 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.training import TrainingSettings, train
 
 settings = TrainingSettings(
-    learning_rate=1e-3, epochs=1e6, batch_size=1, max_length=128,
-    lora_rank=1, lora_alpha=1, lora_dropout=0.0, seed=1,
+    learning_rate=1e-3, epochs=1e6, batch_size=1, gradient_accumulation_steps=1, warmup=0.1,
+    max_length=128, lora_rank=1, lora_alpha=1, lora_dropout=0.0, target_modules="all-linear",
+    seed=1,
 )
 pairs = pd.DataFrame({"prompt": ["a"], "response": ["b"]})
 train(BaseModelSpec(sys.argv[1]), pairs, None, settings)

@@ -128,8 +128,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("data/06_models"))
     folder = parser.parse_args().folder
     _leave_out_what_transformers_says()
-    build_smollm2(folder)
     build_random(folder)
+    build_smollm2(folder)  # last: make takes it as the sign that both are there
 
 
 if __name__ == "__main__":

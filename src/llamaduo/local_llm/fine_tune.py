@@ -177,6 +177,12 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
         return get_peft_model(model, fresh)
     continued = PeftModel.from_pretrained(model, str(job.start), is_trainable=True)
     config = cast(LoraConfig, continued.peft_config["default"])
+    trained_for, base = config.base_model_name_or_path, job.base_model.portable_name
+    if trained_for != base:
+        raise TrainingError(
+            f"the adapter to go on from was trained for {trained_for}, the base model is {base}; "
+            "use the same, or start from the base model"
+        )
     found = (config.r, config.lora_alpha, config.lora_dropout)
     wanted = (settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
     if found != wanted:

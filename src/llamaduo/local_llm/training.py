@@ -38,15 +38,15 @@ class TrainingSettings:
     epochs: float
     batch_size: int
     """Pairs per step and device."""
-    gradient_accumulation_steps: int = 1
-    warmup: float = 0.1
+    gradient_accumulation_steps: int
+    warmup: float
     """Share of the steps in which the learning rate rises."""
     max_length: int
     """Tokens of prompt and response together; a longer pair is left out and counted."""
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
-    target_modules: str | list[str] = "all-linear"
+    target_modules: str | list[str]
     seed: int
 
 

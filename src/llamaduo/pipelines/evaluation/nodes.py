@@ -65,6 +65,14 @@ def answer_conversations(
     samples = evaluation.responses_per_prompt
     decoding = DecodingSettings(**evaluation.decoding.model_dump())
     answered = respond(base_model, adapter, conversations, samples, decoding)
+    unfinished = sum(not response.finished for responses in answered for response in responses)
+    if unfinished:
+        logger.warning(
+            "%d of %d responses were cut off at decoding.max_new_tokens (%d)",
+            unfinished,
+            samples * len(conversations),
+            decoding.max_new_tokens,
+        )
     rows = [
         {
             "id": prompt_id,
