@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/demo-model.lo
 $(MODELS): | $(STAMP)
 	$(BIN)/python -m llamaduo.local_llm.demo_model
 
-$(BASELINES): data/01_raw/coverage_test.jsonl conf/base/catalog_models.yml | $(STAMP) $(MODELS)
+$(BASELINES): $(wildcard data/01_raw/coverage_test.*) conf/base/catalog_models.yml | $(STAMP) $(MODELS)
 	$(BIN)/kedro run --pipelines=baselines
 
 run: install $(BASELINES)  ## move the demo's task to the local LLM: loop until the target is reached
@@ -69,4 +69,4 @@ lock: $(STAMP)  ## resolve anew; without find-links, so that it names the CUDA p
 		--upgrade pyproject.toml requirements/caps.in --output-file requirements/constraints.txt
 
 clean:           ## remove what runs have written, but the journal: its answers may have cost money
-	rm -rf data/test data/ledger data/0[235]_*/* data/06_models/adapter data/0[78]_*/*
+	rm -rf data/test data/dev data/ledger data/0[235]_*/* data/06_models/adapter data/0[78]_*/*

@@ -151,6 +151,8 @@ def test_with_too_few_judged_the_target_is_never_met():
 def test_few_prompts_make_the_verdict_advisory():
     assert assessed([90] * 9)["advisory"]
     assert not assessed([90] * 10)["advisory"]
+    small = {"confirmed": True, "advisory": True}
+    assert reach_verdict(assessed([90] * 10), small, None, LOOP)["advisory"]
 
 
 def test_nothing_kept_of_what_was_asked_is_no_new_data():
@@ -234,14 +236,15 @@ def test_the_best_iteration_is_the_one_with_the_highest_bound():
     assert reach_verdict(now, {}, earlier, LOOP)["best_iteration"] == 2
 
 
-def report(judges):
+def report(judge):
     assessment = assessed([50, None] * 20)
     entry = {
         "training_pairs": 60,
         "assessment": assessment,
         "verdict": reach_verdict(assessment, {}, None, LOOP),
     }
-    return write_report([entry], {}, {"setup": {}, "rows": []}, judges, parameters())
+    setup = {"service_llm": "gpt-4o", "judge": judge}
+    return write_report([entry], {}, {"setup": setup, "rows": []}, parameters())
 
 
 def setup(judge="judge", test=None):
@@ -260,10 +263,11 @@ def test_baselines_of_another_setup_are_left_out():
 
 
 def test_the_report_names_a_stand_in_and_says_what_is_missing():
-    text = report(["stand-in-triage"])
+    text = report("stand-in-triage")
 
-    assert "an embedded stand-in" in text
+    assert "The judge here was **stand-in-triage**, an embedded stand-in" in text
+    assert "The service LLM here" not in text
     assert "No baselines with these models" in text
     assert "| iteration 1 | 60 | 50.0 ± 0.0 |" in text
     assert "| 50 % |" in text
-    assert "stand-in" not in report(["gpt-4o"])
+    assert "stand-in" not in report("gpt-4o")

@@ -68,9 +68,8 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
             )
         if self._base_url != STAND_IN and host not in LOOPBACK and not self._api_key:
             raise DatasetError(
-                f"{host} needs a key: set the environment variable that the entry's credentials "
-                "name (conf/openai: OPENAI_API_KEY), or put `openai: {api_key: ...}` into the "
-                "credentials.yml of the environment that you run"
+                f"{host} needs a key: set the environment variable that the environment's "
+                "credentials.yml names (conf/openai: OPENAI_API_KEY); keys stand in no file"
             )
         endpoint = url = self._base_url
         if endpoint == STAND_IN:

@@ -1,4 +1,4 @@
-"""Requests to a service LLM: the only asynchronous code of the project."""
+"""Requests to a service LLM, many at once."""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ def reach_verdict(
     Returns:
         ``iteration``; ``stop``; ``reason`` (target, target_not_confirmed, regression,
         no_new_data, plateau, max_iterations, or null); ``target_reached``; ``advisory``, where
-        the test set is small; ``best_iteration``, the one with the highest lower bound of the
-        precision.
+        the test set or the holdout is small; ``best_iteration``, the one with the highest lower
+        bound of the precision.
     """
     reached = bool(confirmation.get("confirmed"))
     reasons = {
@@ -154,7 +154,7 @@ def reach_verdict(
         "stop": reason is not None,
         "reason": reason,
         "target_reached": reached,
-        "advisory": assessment["advisory"],
+        "advisory": assessment["advisory"] or confirmation.get("advisory", False),
         "best_iteration": best["iteration"],
     }
     logger.info("verdict: %s", json.dumps(verdict))

@@ -58,14 +58,12 @@ def create_pipeline() -> Pipeline:
             "score_plot",
             name="plot_scores",
         ),
-        Node(reports.name_judges, "judge_replies", "judge_models", name="name_judges"),
         Node(
             reports.write_report,
             [
                 "iteration_history",
                 "confirmation",
                 "comparable_baselines",
-                "judge_models",
                 "params:evaluation",
             ],
             "evaluation_report",

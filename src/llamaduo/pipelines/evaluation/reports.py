@@ -21,8 +21,8 @@ REASONS = {
     None: "the target is not reached yet",
 }
 STAND_IN_NOTE = (
-    "The service LLM and judge here were **{models}**, an embedded stand-in that knows this one "
-    "demo task. Its scores say nothing about how a real service LLM would judge."
+    "The {role} here was **{model}**, an embedded stand-in that knows this one demo task: how a "
+    "real service LLM would {verb} is another matter."
 )
 
 
@@ -100,14 +100,18 @@ def write_report(
     iteration_history: list[dict[str, Any]],
     confirmation: dict[str, Any],
     comparable_baselines: dict[str, Any],
-    judge_models: list[str],
     evaluation: EvaluationParameters,
 ) -> str:
     """The loop so far, in Markdown."""
     verdict = iteration_history[-1]["verdict"]
     lines = [f"# Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}", ""]
-    if any("stand-in" in model for model in judge_models):
-        lines += [STAND_IN_NOTE.format(models=", ".join(judge_models)), ""]
+    setup = comparable_baselines["setup"]
+    for role, model, verb in (
+        ("service LLM", setup["service_llm"], "write"),
+        ("judge", setup["judge"], "judge"),
+    ):
+        if "stand-in" in model:
+            lines += [STAND_IN_NOTE.format(role=role, model=model, verb=verb), ""]
     rule = "mean" if evaluation.verdict == "mean" else "lower bound"
     lines += [
         f"Targets: similarity {evaluation.target_similarity:g}, precision "
@@ -125,9 +129,9 @@ def write_report(
         lines.append(_row("holdout", "", confirmation))
     lines += [_row(row["name"], "", row, bounds=False) for row in comparable_baselines["rows"]]
     lines += ["", *_baseline_note(comparable_baselines)]
-    if iteration_history[-1]["assessment"]["advisory"]:
+    if verdict["advisory"]:
         lines += [
-            f"Advisory: fewer than {evaluation.min_prompts} test prompts leave much to chance.",
+            f"Advisory: fewer than {evaluation.min_prompts} prompts leave much to chance.",
             "",
         ]
     lines += [
@@ -135,11 +139,6 @@ def write_report(
         "",
     ]
     return "\n".join(lines)
-
-
-def name_judges(judge_replies: Any) -> list[str]:
-    """The model ids that the judge's endpoint reported."""
-    return sorted(judge_replies["model"].dropna().unique())
 
 
 def _baseline_note(comparable_baselines: dict[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-import plotly.express as px
 import plotly.graph_objects as go
 
 from llamaduo.local_llm.base_model import BaseModelSpec
@@ -66,4 +65,7 @@ def read_training_log(adapter: Path) -> pd.DataFrame:
 
 def plot_training_curve(training_log: pd.DataFrame) -> go.Figure:
     """Loss over steps."""
-    return px.line(training_log, x="step", y="loss", title="Training loss of this iteration")
+    figure = go.Figure(go.Scatter(x=training_log["step"], y=training_log["loss"]))
+    return figure.update_layout(
+        title="Training loss of this iteration", xaxis_title="step", yaxis_title="loss"
+    )
