@@ -69,7 +69,7 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         if self._base_url != STAND_IN and host not in LOOPBACK and not self._api_key:
             raise DatasetError(
                 f"{host} needs a key: set the environment variable that the environment's "
-                "credentials.yml names (conf/openai: OPENAI_API_KEY); keys stand in no file"
+                "credentials.yml names (conf/openai: OPENAI_API_KEY)"
             )
         endpoint = url = self._base_url
         if endpoint == STAND_IN:

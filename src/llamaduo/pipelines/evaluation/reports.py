@@ -14,7 +14,7 @@ from llamaduo.service_llm.client import ServiceLLM
 REASONS = {
     "target": "the target is reached, and the holdout confirms it",
     "target_not_confirmed": "the test set meets the target, but the holdout does not confirm it",
-    "regression": "the scores have fallen twice in a row",
+    "regression": "the precision has fallen twice in a row",
     "no_new_data": "the service LLM gave nothing new to train on",
     "plateau": "the last iterations brought no proven gain",
     "max_iterations": "the last iteration that was allowed has ended without reaching the target",

@@ -24,10 +24,10 @@ def summarise(scores: pd.Series, alpha: float, threshold: float) -> dict[str, An
     """
     worst = scores.fillna(0.0)
     return {
-        "mean": _number(_float(scores.mean())),
-        "standard_error": _number(_float(scores.sem())),
+        "mean": _number(scores.mean()),
+        "standard_error": _number(scores.sem()),
         "lower_bound": _number(lower_bound(worst, alpha)),
-        "coverage_percentage": _number(100 * _float((worst >= threshold).mean())),
+        "coverage_percentage": _number(100 * (worst >= threshold).mean()),
     }
 
 
@@ -37,8 +37,9 @@ def lower_bound(values: pd.Series, alpha: float) -> float:
         return float("-inf")
     from scipy import stats
 
-    quantile = float(stats.t.ppf(1 - alpha, len(values) - 1))
-    return _float(values.mean()) - quantile * _float(values.sem())
+    sample = values.to_numpy(dtype=float)
+    quantile = stats.t.ppf(1 - alpha, len(sample) - 1)
+    return float(sample.mean() - quantile * stats.sem(sample))
 
 
 def gain(now: dict[str, float], before: dict[str, float]) -> pd.Series:
@@ -56,9 +57,5 @@ def is_loss_proven(now: dict[str, float], before: dict[str, float]) -> bool:
     return lower_bound(-gain(now, before), GAIN_ALPHA) > 0
 
 
-def _float(value: Any) -> float:
-    return float(value)
-
-
-def _number(value: float) -> float | None:
+def _number(value: Any) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
