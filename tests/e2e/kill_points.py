@@ -51,7 +51,7 @@ def write_half_and_die(opener, data):
 
 
 def copy_one_file_and_die(source, target):
-    os.mkdir(target)
+    os.makedirs(target)
     shutil.copy(next(Path(source).glob("*.safetensors")), target)
     kill()
 

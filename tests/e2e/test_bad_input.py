@@ -98,7 +98,7 @@ def test_a_prompt_text_without_its_placeholder_is_named(project):
 def test_a_json_object_in_place_of_text_is_named(project):
     write(project, "coverage_train", json.dumps({**PAIR, "response": {"k": 1}}))
 
-    assert "row 1: column response holds a JSON object" in refused(project)
+    assert "row 1: column response holds {'k': 1}, expected text" in refused(project)
 
 
 def test_a_missing_key_is_named_with_where_to_put_it(project):
