@@ -3,7 +3,7 @@
 One small file per event, written whole and never rewritten, so that a crash leaves either an event
 or nothing:
 
-    <ledger>/<loop>/opened.json                        parameters, commit, package versions
+    <ledger>/<loop>/opened.json                        parameters, versions, inputs
     <ledger>/<loop>/resumed-<time>.json                one per resume
     <ledger>/<loop>/i001/opened.json
     <ledger>/<loop>/i001/committed/<dataset>.json      the dataset's version is complete

@@ -231,8 +231,10 @@ def _enter_start(loop: Loop, *, resumed: bool) -> None:
     """Enter a loop's beginning or its resume, with all that its results depend on."""
     facts = {
         "parameters": _plain(loop.catalog.load("parameters")),
-        "commit": _git_commit(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            "commit": _git_commit(),
+        },
         "inputs": {
             name: _fingerprint(loop.catalog.get(name))
             for name in sorted(loop.pipeline.inputs() - set(loop.settings.carry))
@@ -244,9 +246,16 @@ def _enter_start(loop: Loop, *, resumed: bool) -> None:
         loop.ledger.append(f"{loop.name}/opened", facts)
         return
     opened = loop.ledger.read(f"{loop.name}/opened") or {}
-    for what in ("parameters", "commit", "packages", "inputs"):
-        if opened.get(what) != facts[what]:
-            logger.warning("loop %s goes on with other %s than it began with", loop.name, what)
+    for what in ("parameters", "versions", "inputs"):
+        before = opened.get(what, {})
+        changed = [name for name, value in facts[what].items() if before.get(name) != value]
+        if changed:
+            logger.warning(
+                "loop %s goes on with other %s than it began with: %s",
+                loop.name,
+                what,
+                ", ".join(changed),
+            )
     loop.ledger.append(f"{loop.name}/resumed-{generate_timestamp()}", facts)
 
 

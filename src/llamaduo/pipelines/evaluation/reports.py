@@ -21,8 +21,8 @@ REASONS = {
     None: "the target is not reached yet",
 }
 STAND_IN_NOTE = (
-    "The {role} here was **{model}**, an embedded stand-in that knows this one demo task: how a "
-    "real service LLM would {verb} is another matter."
+    "The {role} here was **{model}**, an embedded stand-in that knows this one demo task; it "
+    "stands for no real service LLM."
 )
 
 
@@ -106,12 +106,9 @@ def write_report(
     verdict = iteration_history[-1]["verdict"]
     lines = [f"# Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}", ""]
     setup = comparable_baselines["setup"]
-    for role, model, verb in (
-        ("service LLM", setup["service_llm"], "write"),
-        ("judge", setup["judge"], "judge"),
-    ):
+    for role, model in (("service LLM", setup["service_llm"]), ("judge", setup["judge"])):
         if "stand-in" in model:
-            lines += [STAND_IN_NOTE.format(role=role, model=model, verb=verb), ""]
+            lines += [STAND_IN_NOTE.format(role=role, model=model), ""]
     rule = "mean" if evaluation.verdict == "mean" else "lower bound"
     lines += [
         f"Targets: similarity {evaluation.target_similarity:g}, precision "
