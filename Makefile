@@ -62,7 +62,7 @@ bench: install  ## benchmarks, each a ratio within one run
 	$(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' -s
 
 soak: install  ## the long proofs
-	$(BIN)/pytest -m soak --timeout 7200 tests/e2e -s
+	$(BIN)/pytest -m soak --timeout 7200 tests -s
 
 lock: $(STAMP)  ## resolve anew; without find-links, so that it names the CUDA packages too
 	env -u UV_FIND_LINKS $(BIN)/uv pip compile --universal --python-version 3.11 --no-annotate --no-header --all-extras \

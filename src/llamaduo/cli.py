@@ -17,7 +17,8 @@ from llamaduo.hooks import InputError
 from llamaduo.interruption import InterruptedLoop
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.training import TrainingError
-from llamaduo.service_llm.client import ServiceLLMError
+from llamaduo.service_llm.failures import ServiceLLMError
+from llamaduo.service_llm.journal import JournalError
 
 LOOP_RUNNER = "llamaduo.runner.LoopRunner"
 SLICES = (
@@ -39,6 +40,7 @@ HONEST_MISS = 2
 ERRORS_WITH_A_SENTENCE = (
     DatasetError,
     InputError,
+    JournalError,
     OSError,
     LoopBusyError,
     ParameterValidationError,

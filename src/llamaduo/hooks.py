@@ -17,6 +17,8 @@ from rich.table import Table
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
 from llamaduo.parameters import IterationParameters, LoopParameters
+from llamaduo.service_llm.budget import Account
+from llamaduo.service_llm.client import ServiceLLM
 
 NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
@@ -50,7 +52,10 @@ class SlicePins:
         pins = dict.fromkeys(settings.carry, NO_VERSION)
         if complete:
             pins = pinned_versions(ledger.committed(*complete), settings, *complete)
-            catalog.save("params:iteration", IterationParameters(index=complete[1]))
+        # A slice pays for itself, up to the caps of a loop.
+        account = Account(name=run_params["run_id"], caps=settings.budget)
+        iteration = IterationParameters(index=complete[1] if complete else 1, account=account)
+        catalog.save("params:iteration", iteration)
         for name in pipeline.inputs() - named:
             dataset = catalog.get(name)
             if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
@@ -77,8 +82,10 @@ class InputCheck:
     """Loads what a run reads, so that a mistake shows before anything is generated or paid for."""
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Check every free input.
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Check every free input; each service LLM is asked one cheap question.
 
         Raises:
             InputError: With one sentence per input that cannot be used.
@@ -97,6 +104,9 @@ class InputCheck:
             except DatasetError as error:
                 problems.append(str(error))
         problems += _shared_prompts({n: t for n, t in loaded.items() if n.startswith("coverage_")})
+        if not problems:
+            account = Account(name=run_params["run_id"])
+            problems = _unusable_service_llms(loaded, settings, account)
         if problems:
             raise InputError("\n".join(problems))
 
@@ -109,6 +119,24 @@ def _unknown_groups(given: set[str]) -> list[str]:
         f"parameters: there is no group {group!r}; known are {', '.join(sorted(known))}"
         for group in sorted(given - known)
     ]
+
+
+def _unusable_service_llms(
+    loaded: dict[str, Any], settings: LoopParameters, account: Account
+) -> list[str]:
+    """What a wrong key, model or base_url would else show after minutes of training."""
+    problems, checked = [], set()
+    for name, service_llm in loaded.items():
+        if not isinstance(service_llm, ServiceLLM):
+            continue
+        endpoint = (service_llm.base_url, service_llm.model)
+        if endpoint in checked:
+            continue
+        checked.add(endpoint)
+        problem = service_llm.unknown_price(settings.budget) or service_llm.check(account)
+        if problem:
+            problems.append(f"{name}: {problem}")
+    return problems
 
 
 def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:

@@ -10,6 +10,7 @@ from kedro.pipeline import Pipeline
 
 from llamaduo.ledger import Ledger, version
 from llamaduo.parameters import IterationParameters, LoopParameters
+from llamaduo.service_llm.budget import Account
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +72,9 @@ def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:
     )
     for name in set(catalog.keys()) - configured - {"params:iteration"}:
         here[name] = catalog[name]
+    account = Account(name=loop.name, caps=loop.settings.budget)
     here["params:iteration"] = MemoryDataset(
-        IterationParameters(index=iteration), copy_mode="assign"
+        IterationParameters(index=iteration, account=account), copy_mode="assign"
     )
     return here
 

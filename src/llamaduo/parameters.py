@@ -12,6 +12,8 @@ from pydantic import (
     model_validator,
 )
 
+from llamaduo.service_llm.budget import Account, Caps
+
 PerIteration = PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
 """One value for every iteration, or a list: its n-th value belongs to the n-th iteration, and its
 last one to all that follow."""
@@ -39,6 +41,8 @@ class LoopParameters(Parameters):
     """The catalog entry whose ``stop`` ends the loop."""
     ledger: str = "ledger"
     """The catalog entry that holds what the loop has committed."""
+    budget: Caps = Caps()
+    """The most that one loop may spend on service LLMs: usd, tokens, requests."""
     carry: dict[str, str]
     """Entry that reads the previous iteration: entry whose version it reads."""
 
@@ -48,6 +52,8 @@ class IterationParameters(Parameters):
 
     index: int = Field(1, ge=1)
     """1 for the first iteration of a loop."""
+    account: Account = Account()
+    """Who pays for its requests: the loop."""
 
 
 class SynthesisParameters(Parameters):

@@ -114,7 +114,9 @@ class SynthesisReplies(Table):
     text: Series[str] = pa.Field(nullable=True)
     """None where the request failed."""
     failure: Series[str] = pa.Field(nullable=True)
-    """The reason of a failed request, None for an answer."""
+    """The name of what went wrong (``service_llm.failures.Failure``), None for an answer."""
+    detail: Series[str]
+    """What the endpoint or the budget says of it."""
     model: Series[str] = pa.Field(nullable=True)
     """The model id that the endpoint reported."""
     prompt_tokens: Series[int] = pa.Field(ge=0)
@@ -192,6 +194,7 @@ class JudgeReplies(Table):
     """1 … M."""
     text: Series[str] = pa.Field(nullable=True)
     failure: Series[str] = pa.Field(nullable=True)
+    detail: Series[str]
     model: Series[str] = pa.Field(nullable=True)
     prompt_tokens: Series[int] = pa.Field(ge=0)
     completion_tokens: Series[int] = pa.Field(ge=0)
@@ -206,6 +209,8 @@ class Judgements(Table):
     similarity: Series[float] = pa.Field(nullable=True, ge=0, le=100)
     precision: Series[float] = pa.Field(nullable=True, ge=0, le=100)
     text: Series[str] = pa.Field(nullable=True)
+    failure: Series[str] = pa.Field(nullable=True)
+    """Of the request; None where the judge answered."""
 
 
 class Scores(Table):
@@ -220,3 +225,5 @@ class Scores(Table):
     judged: Series[int] = pa.Field(ge=0)
     expected: Series[int] = pa.Field(ge=1)
     """K · M."""
+    over_budget: Series[int] = pa.Field(ge=0)
+    """Judgements that were not asked for, since the loop's budget was spent."""

@@ -69,8 +69,8 @@ def test_the_loop_adds_at_most_50_ms_a_node(tmp_path):
         loop = seconds(lambda c=catalog: LoopRunner().run(pipeline(), c, run_id="loop"))
         rounds.append((1000 * kedro / NODES / ITERATIONS, 1000 * loop / NODES / ITERATIONS))
     for kedro, loop in rounds:
-        print(f"\nms a node: SequentialRunner {kedro:.2f}, LoopRunner {loop:.2f}")  # noqa: T201
+        print(f"\nms a node: SequentialRunner {kedro:.2f}, LoopRunner {loop:.2f}")
     added = statistics.median(loop - kedro for kedro, loop in rounds)
-    print(f"the loop adds {added:.2f} ms a node")  # noqa: T201
+    print(f"the loop adds {added:.2f} ms a node")
 
     assert added <= LIMIT_MS

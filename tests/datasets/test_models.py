@@ -2,8 +2,11 @@ import json
 
 import pytest
 from kedro.io import DatasetError, Version
+from pydantic import ValidationError
 
 from llamaduo.datasets import AdapterDataset, BaseModelDataset, ServiceLLMDataset
+
+PRICE = {"input": 2, "output": 8}
 
 
 @pytest.fixture
@@ -91,8 +94,39 @@ def test_an_endpoint_on_loopback_needs_none(tmp_path):
 def test_a_key_is_cleaned_and_never_shown(tmp_path):
     dataset = service("https://api.example.com/v1", tmp_path, credentials={"api_key": "sk-42\n"})
 
-    assert dataset.load().api_key == "sk-42"
+    assert dataset.load().api_key.get_secret_value() == "sk-42"
     assert "sk-42" not in f"{dataset!r} {dataset.load()!r}"
+
+
+@pytest.mark.parametrize("key", ["sk 42", "sk-\n42", "sk-42\u200b", "sk-4é"])
+def test_a_key_that_cannot_be_one_is_refused_by_the_name_of_its_host(tmp_path, key):
+    dataset = service("https://api.example.com/v1", tmp_path, credentials={"api_key": key})
+
+    with pytest.raises(DatasetError, match=r"the api_key for api.example.com holds") as caught:
+        dataset.load()
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:secret@api.example.com/v1", "https://api.example.com/v1?key=secret"]
+)
+def test_a_base_url_that_carries_a_secret_is_refused_without_showing_it(tmp_path, url):
+    with pytest.raises(DatasetError, match=r"keys belong into credentials.yml") as caught:
+        service(url, tmp_path).load()
+    assert "secret" not in str(caught.value).replace("secrets", "")
+
+
+def test_a_limit_that_is_misspelt_is_refused(tmp_path):
+    with pytest.raises(ValidationError, match="rpm"):
+        service("https://api.example.com/v1", tmp_path, limits={"rpm": 500})
+
+
+def test_a_price_is_the_model_s_own_or_unknown(tmp_path):
+    prices = {"date": "2026", "source": "s", "usd_per_million_tokens": {"m": PRICE}}
+
+    assert service("http://localhost/v1", tmp_path, prices=prices).load().price.input == 2
+    other = {**prices, "usd_per_million_tokens": {"n": PRICE}}
+    assert service("http://localhost/v1", tmp_path, prices=other).load().price is None
 
 
 def test_the_stand_in_starts_once_and_keeps_one_name_in_the_journal(tmp_path):

@@ -70,7 +70,7 @@ def answered(project):
     if not path.exists():
         return []
     journal = sqlite3.connect(path)
-    rows = journal.execute("SELECT request FROM attempts WHERE usable = 1").fetchall()
+    rows = journal.execute("SELECT request FROM attempts WHERE outcome = 'answered'").fetchall()
     journal.close()
     return [json.loads(row[0]) for row in rows]
 
@@ -93,11 +93,11 @@ def prove_resume(project, finished, point, monkeypatch):
     with FakeOpenAI() as server, served_by(server, project):
         run_and_kill(project, point, monkeypatch)
         before, had_arrived = committed_files(project), answered(project)
-        asked_before = len(server.served)
+        asked_before = len(server.asked())
 
         project.kedro("run", "--env=test", *(["--resume"] if project.loops() else []), code=2)
 
-        served = [entry["body"] for entry in server.served]
+        served = server.asked()
     (loop,) = project.loops()
     reference, _ = finished
     (uninterrupted,) = reference.loops()

@@ -74,7 +74,7 @@ def test_another_endpoint_and_ready_pairs_take_the_stand_ins_place(project):
 
         project.kedro("run", "--env=test", "--params=data_synthesis.pairs_per_iteration=2", code=2)
 
-        asked = [entry["body"] for entry in server.served]
+        asked = server.asked()
     (loop,) = project.loops()
     rows = project.load("05_model_input/training_set.jsonl", f"{loop}-i002").decode().splitlines()
     assert [json.loads(row)["prompt"] for row in rows[60:]] == [row["prompt"] for row in ready[:2]]

@@ -11,9 +11,9 @@ from trl import SFTTrainer
 
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
 from llamaduo.local_llm.fine_tune import adapted, encode_rows, fine_tune, training_arguments
-from llamaduo.local_llm.progress import ProgressDisplay
 from llamaduo.local_llm.trainer import AnswerTokenTrainer, TrainingWatch
 from llamaduo.local_llm.training import TrainingError, TrainingJob, TrainingSettings
+from llamaduo.progress import ProgressDisplay
 
 PAIRS = [
     {"prompt": "Say red", "response": "red red red"},

@@ -133,16 +133,16 @@ def test_ready_pairs_leave_nothing_to_ask():
     ],
 )
 def test_only_whole_pairs_are_read(text, expected):
-    rows = [tuple(row.values()) for row in read_pairs(text, None)]
+    rows = [tuple(row.values()) for row in read_pairs(text)]
 
     for row, wanted in zip(rows, expected, strict=True):
         assert row == wanted if wanted else row[2]
 
 
 def test_a_failed_request_is_a_row_that_says_why():
-    (row,) = read_pairs(None, "HTTP 401: bad key")
+    (row,) = read_pairs(None, "gave up", "HTTP 400: bad")
 
-    assert row["unreadable"] == "request failed: HTTP 401: bad key"
+    assert row["unreadable"] == "request failed: gave up HTTP 400: bad"
 
 
 def test_pairs_carry_the_seed_that_they_came_from():
@@ -152,6 +152,7 @@ def test_pairs_carry_the_seed_that_they_came_from():
             "seed_id": ["train-4"],
             "text": [json.dumps({"pairs": [{"prompt": "new", "response": "r"}]})],
             "failure": [None],
+            "detail": [""],
         }
     )
 
@@ -271,7 +272,7 @@ def test_the_report_counts_each_reason():
     rows = parsed("a", "b", "c").assign(dropped=["", "empty", "empty"])
     replies = pd.DataFrame(
         {
-            "failure": [None, "filtered"],
+            "failure": [None, "over budget"],
             "prompt_tokens": [10, 0],
             "completion_tokens": [5, 0],
             "model": ["gpt", None],
@@ -282,5 +283,5 @@ def test_the_report_counts_each_reason():
 
     assert (report["iteration"], report["asked_so_far"], report["requests_so_far"]) == (3, 40, 5)
     assert (report["asked"], report["kept"], report["dropped"]) == (20, 1, {"empty": 2})
-    assert (report["requests"], report["failed_requests"]) == (2, 1)
+    assert (report["requests"], report["failed_requests"], report["over_budget"]) == (2, 1, 1)
     assert report["teacher"] == ["gpt"]

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import SecretStr
 from scipy import stats
 
 from llamaduo.local_llm.base_model import BaseModelSpec
@@ -22,7 +23,7 @@ from llamaduo.pipelines.evaluation.statistics import lower_bound
 from llamaduo.service_llm.client import ServiceLLM
 
 LOOP = LoopParameters(max_iterations=4, carry={})
-ALL_GOOD = {"asked": 8, "kept": 8}
+ALL_GOOD = {"asked": 8, "kept": 8, "over_budget": 0}
 
 
 def parameters(**changes):
@@ -44,7 +45,13 @@ def pairs(count):
 
 def replies(*texts):
     return pd.DataFrame(
-        {"id": [f"test-{n}" for n in range(len(texts))], "sample": 1, "repeat": 1, "text": texts}
+        {
+            "id": [f"test-{n}" for n in range(len(texts))],
+            "sample": 1,
+            "repeat": 1,
+            "text": texts,
+            "failure": None,
+        }
     )
 
 
@@ -71,6 +78,21 @@ def assessed(values, history=None, report=ALL_GOOD, **changes):
         ('{"similarity": NaN, "precision": 50}', None),
         ('{"similarity": 80}', None),
         ('{"similarity": "N/A", "precision": 50}', None),
+        ('{"similarity": "80", "precision": "99.5"}', (80, 99.5)),
+        ('{"similarity": "80/100", "precision": "85 / 100"}', (80, 85)),
+        ('{"similarity": "8/10", "precision": 50}', None),
+        ('{"similarity": "80%", "precision": 50}', None),
+        ('{"similarity": "\u0668\u0665", "precision": 50}', None),
+        ('{"similarity": "8_5", "precision": 50}', None),
+        ('{"similarity": "1,0", "precision": 50}', None),
+        ('{"similarity": 1e999, "precision": 50}', None),
+        ('{"similarity": 80, "precision": 90,}', (80, 90)),
+        ('For {x}: {"similarity": 80, "precision": 90}. Hope this helps!', (80, 90)),
+        ('{"similarity": 80, "precision": 90} {"similarity": 20, "precision": 20}', None),
+        ('{"similarity": 80, "similarity": 90, "precision": 90}', None),
+        ('{"verdict": {"similarity": 80, "precision": 90}}', None),
+        ('{"similarity": 80, "precision": 90, "why": {"precision": 1}}', (80, 90)),
+        ("On a scale of 0 to 100, I rate similarity 85 and precision 90.", None),
         ("I would give it 90 points.", None),
         ("", None),
         (None, None),
@@ -97,6 +119,7 @@ def test_a_prompt_scores_the_mean_of_its_readable_judgements():
             "repeat": [1, 2, 1, 2],
             "similarity": [50, 70, None, 90],
             "precision": [100, 50, None, 100],
+            "failure": None,
         }
     )
     evaluation = parameters(responses_per_prompt=2, judgements_per_response=2)
@@ -156,8 +179,8 @@ def test_few_prompts_make_the_verdict_advisory():
 
 
 def test_nothing_kept_of_what_was_asked_is_no_new_data():
-    assert assessed([50] * 10, report={"asked": 8, "kept": 0})["no_new_data"]
-    assert not assessed([50] * 10, report={"asked": 0, "kept": 0})["no_new_data"]
+    assert assessed([50] * 10, report={**ALL_GOOD, "kept": 0})["no_new_data"]
+    assert not assessed([50] * 10, report={**ALL_GOOD, "asked": 0, "kept": 0})["no_new_data"]
 
 
 def history(*curves):
@@ -248,7 +271,7 @@ def report(judge):
 
 
 def setup(judge="judge", test=None):
-    models = [ServiceLLM("e", "u", name, "k", None) for name in ("teacher", judge)]
+    models = [ServiceLLM("e", "u", name, SecretStr("k"), None) for name in ("teacher", judge)]
     return BaseModelSpec("base"), *models, pairs(2) if test is None else test
 
 
@@ -271,3 +294,43 @@ def test_the_report_names_a_stand_in_and_says_what_is_missing():
     assert "| iteration 1 | 60 | 50.0 ± 0.0 |" in text
     assert "| 50 % |" in text
     assert "stand-in" not in report("gpt-4o")
+
+
+def over_budget(scores, count):
+    return scores.assign(over_budget=[1] * count + [0] * (len(scores) - count))
+
+
+def test_judgements_that_were_not_asked_for_are_counted():
+    judgements = parse_judgements(replies(None, "?").assign(failure=["over budget", None]))
+
+    assert list(score_prompts(judgements, pairs(2), parameters())["over_budget"]) == [1, 0]
+
+
+@pytest.mark.parametrize("role", ["teacher", "judge"])
+def test_a_spent_budget_ends_the_loop_for_that_reason(role):
+    evaluation = parameters()
+    scores = over_budget(scored([50] * 10), 4 if role == "judge" else 0)
+    report = {**ALL_GOOD, "over_budget": 3 if role == "teacher" else 0}
+
+    assessment = assess_scores(scores, None, report, evaluation, LOOP)
+    verdict = reach_verdict(assessment, {}, None, LOOP)
+
+    assert (verdict["stop"], verdict["reason"]) == (True, "budget")
+
+
+def test_a_target_that_is_reached_counts_though_the_budget_is_spent():
+    report = {**ALL_GOOD, "over_budget": 3}
+    assessment = assess_scores(scored([95] * 10), None, report, parameters(), LOOP)
+
+    confirmation = confirm(scored([95] * 10), parameters())
+
+    assert reach_verdict(assessment, confirmation, None, LOOP)["reason"] == "target"
+
+
+def test_a_holdout_that_the_budget_left_unjudged_is_no_refutation():
+    assessment = assess_scores(scored([95] * 10), None, ALL_GOOD, parameters(), LOOP)
+    holdout = over_budget(scored([None] * 10), 10)
+
+    confirmation = confirm(holdout, parameters())
+
+    assert reach_verdict(assessment, confirmation, None, LOOP)["reason"] == "budget"

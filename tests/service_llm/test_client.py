@@ -1,169 +1,387 @@
 import json
+import os
+import signal
+import threading
 import time
 from collections import deque
+from dataclasses import replace
 
 import pytest
+from pydantic import SecretStr
 
-from llamaduo.service_llm.client import (
-    Reply,
-    Request,
-    ServiceLLM,
-    ServiceLLMError,
-    read_reply,
-    reply_columns,
-)
-from llamaduo.service_llm.journal import Journal
-from tests.fakes.openai_server import FakeOpenAI, Fault
-
-TICKET = "Triage this support ticket as JSON.\nWhere is my parcel? Order {number}."
+from llamaduo.service_llm.answers import Reply
+from llamaduo.service_llm.budget import Account, Caps
+from llamaduo.service_llm.client import reply_columns
+from llamaduo.service_llm.endpoints import Accepts, Limits
+from llamaduo.service_llm.failures import Failure, Retry, ServiceLLMError
+from tests.fakes.openai_server import HTML, Fault, completion, echo, rate_limit, usage_of
+from tests.service_llm.conftest import item_of, request, requests, service_at
 
 
-def request(number, repeat=1):
-    content = TICKET.format(number=number)
-    return Request([{"role": "user", "content": content}], max_tokens=64, repeat=repeat)
-
-
-def body(content, finish="stop", **message):
-    choice = {
-        "index": 0,
-        "finish_reason": finish,
-        "message": {"role": "assistant", "content": content, **message},
-    }
-    return json.dumps({"model": "m", "choices": [choice], "usage": {"prompt_tokens": 3}})
-
-
-@pytest.fixture
-def server():
-    with FakeOpenAI() as running:
-        yield running
-
-
-@pytest.fixture
-def service(server, tmp_path):
-    journal = Journal(tmp_path / "journal.sqlite")
-    yield ServiceLLM(
-        endpoint="fake",
-        base_url=server.base_url,
-        model="m",
-        api_key="sk-secret",
-        journal=journal,
-        concurrency=8,
-        timeout_s=10,
-    )
-    journal.close()
+def fault(status, message="no such thing", **error):
+    return Fault(status, json.dumps({"error": {"message": message, **error}}))
 
 
 def test_replies_keep_the_order_of_the_requests(service):
-    replies = service.complete_all([request(f"ORD-{n}") for n in range(20)], "test")
+    replies = service.complete_all(requests(20), "test")
 
-    references = [json.loads(reply.text)["reference"] for reply in replies]
-    assert references == [f"ORD-{n}" for n in range(20)]
+    assert [reply.text for reply in replies] == [f"answer to item-{n}" for n in range(20)]
 
 
 def test_what_was_answered_is_not_sent_again(service, server):
-    first = service.complete_all([request("ORD-1"), request("ORD-2")], "test")
-    again = service.complete_all([request("ORD-2"), request("ORD-3")], "test")
+    first = service.complete_all([request(1), request(2)], "test")
+    again = service.complete_all([request(2), request(3)], "test")
 
     assert len(server.served) == 3
     assert again[0] == first[1]
 
 
+def test_nothing_is_sent_where_the_journal_has_everything(service, server):
+    service.complete_all(requests(5), "test")
+    elsewhere = replace(service, base_url="http://127.0.0.1:1/v1")
+
+    replies = elsewhere.complete_all(requests(5), "test")
+
+    assert all(reply.text for reply in replies)
+    assert len(server.served) == 5
+
+
+def test_no_requests_are_no_work(service):
+    assert service.complete_all([], "test") == []
+
+
 def test_repeats_of_one_request_are_each_sent(service, server):
-    service.complete_all([request("ORD-1", repeat=n) for n in (1, 2, 3)], "test")
+    service.complete_all([request(1, repeat=n) for n in (1, 2, 3)], "test")
 
     assert len(server.served) == 3
 
 
 def test_equal_requests_of_one_call_are_sent_once(service, server):
-    replies = service.complete_all([request("ORD-1")] * 3, "test")
+    replies = service.complete_all([request(1)] * 3, "test")
 
     assert len(server.served) == 1
     assert replies == [replies[0]] * 3
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
 def test_a_passing_fault_is_tried_again(service, server, status):
-    server.faults = deque([Fault(status, '{"error": {"message": "busy"}}')])
+    server.faults = deque([fault(status, "busy")])
 
-    (reply,) = service.complete_all([request("ORD-1")], "test")
-
-    assert reply.failure is None
-    assert [entry["status"] for entry in server.served] == [status, 200]
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_a_lasting_fault_is_sent_once_and_stops_nobody_else(service, server, status):
-    server.faults = deque([Fault(status, '{"error": {"message": "no such thing"}}')])
-
-    replies = service.complete_all([request(f"ORD-{n}") for n in range(3)], "test")
-
-    failures = [reply.failure for reply in replies if reply.failure]
-    assert len(failures) == 1
-    assert f"HTTP {status}" in failures[0]
-    assert "no such thing" in failures[0]
-    assert len(server.served) == 3
-
-
-def test_an_endpoint_s_own_waiting_time_is_kept(service, server):
-    busy = Fault(429, '{"error": {"message": "busy"}}', {"retry-after": "2"})
-    server.faults = deque([busy])
-
-    began = time.monotonic()
-    (reply,) = service.complete_all([request("ORD-1")], "test")
+    (reply,) = service.complete_all([request(1)], "test")
 
     assert reply.failure is None
-    assert time.monotonic() - began >= 2
-
-
-def test_an_empty_quota_is_not_tried_again(service, server):
-    error = {"error": {"message": "pay first", "code": "insufficient_quota"}}
-    server.faults = deque([Fault(429, json.dumps(error))])
-
-    (reply,) = service.complete_all([request("ORD-1")], "test")
-
-    assert "pay first" in reply.failure
-    assert len(server.served) == 1
-
-
-def test_a_bad_answer_is_a_named_failure_and_is_asked_for_again_next_time(service, server):
-    server.faults = deque([Fault(200, body("half of", finish="length"))])
-
-    (reply,) = service.complete_all([request("ORD-1")], "test")
-    (again,) = service.complete_all([request("ORD-1")], "test")
-
-    assert reply.failure == "cut off"
-    assert json.loads(again.text)["reference"] == "ORD-1"
+    assert [entry.status for entry in server.served] == [status, 200]
 
 
 @pytest.mark.parametrize(
-    ("raw", "failure"),
+    "bad",
     [
-        ("<html>gateway</html>", "no chat completion"),
-        ('{"choices": null}', "no chat completion (choices:"),
-        ('{"choices": []}', "no chat completion (choices:"),
-        ('{"choices": [null]}', "no chat completion (choices.0:"),
-        ('{"choices": [{"message": "hello"}]}', "no chat completion (choices.0.message:"),
-        ("[" * 100_000, "no chat completion"),
-        ('{"choices": [{"message": {"content": "half \\ud83d"}}]}', "no chat completion"),
-        ('{"error": {"message": "overloaded"}}', "overloaded"),
-        ("[]", "no chat completion (body:"),
-        (body(None), "empty"),
-        (body(""), "empty"),
-        (body("x", finish="content_filter"), "filtered"),
-        (body(None, refusal="I will not"), "I will not"),
+        HTML,
+        '{"id": "c", "choi',
+        '{"choices": null}',
+        '{"error": {"message": "upstream overloaded", "code": 502}}',
+        json.dumps(completion(None)),
+        json.dumps(completion("")),
     ],
 )
-def test_a_body_without_a_whole_answer_is_a_named_failure(raw, failure):
-    reply = read_reply(raw)
+def test_an_answer_that_is_none_is_asked_for_again(service, server, bad):
+    server.faults = deque([Fault(body=bad)])
 
-    assert reply.text is None
-    assert failure in reply.failure
+    (reply,) = service.complete_all([request(1)], "test")
+
+    assert reply.text == "answer to item-1"
+    assert len(server.served) == 2
+
+
+@pytest.mark.parametrize(
+    "broken", [Fault(keep=40), Fault(keep=0), Fault(drip_s=0.05), Fault(delay_s=30)]
+)
+def test_a_connection_that_breaks_or_drips_is_tried_again(server, tmp_path, broken):
+    hasty = service_at(
+        server.base_url, tmp_path / "j.sqlite", limits=Limits(timeout_s=1, deadline_s=30)
+    )
+    server.faults = deque([broken])
+
+    began = time.monotonic()
+    (reply,) = hasty.complete_all([request(1)], "test")
+
+    assert reply.text == "answer to item-1"
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_lasting_fault_is_sent_once_and_stops_nobody_else(service, server, status):
+    server.faults = deque([fault(status)])
+
+    replies = service.complete_all(requests(3), "test")
+
+    (failed,) = [reply for reply in replies if reply.failure]
+    assert failed.failure is Failure.GAVE_UP
+    assert f"HTTP {status}: no such thing" in failed.detail
+    assert len(server.served) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, {}),
+        (403, {}),
+        (404, {}),
+        (429, {"code": "insufficient_quota"}),
+        (429, {"type": "insufficient_quota"}),
+        (400, {"code": "unsupported_parameter", "param": "max_tokens"}),
+    ],
+)
+def test_a_fault_that_all_share_is_sent_once_and_ends_the_sending(server, tmp_path, status, error):
+    one_by_one = service_at(server.base_url, tmp_path / "j.sqlite", limits=Limits(concurrency=1))
+    server.script = lambda body: fault(status, "no", **error)
+
+    replies = one_by_one.complete_all(requests(5), "test")
+
+    assert len(server.served) == 1
+    assert all(reply.retry is Retry.FATAL for reply in replies)
+    with pytest.raises(ServiceLLMError, match=f"5 of 5 requests failed.*HTTP {status}"):
+        reply_columns(replies)
+
+
+def test_a_refused_parameter_is_named(service, server):
+    server.script = lambda body: fault(
+        400, "use another one", code="unsupported_parameter", param="max_tokens"
+    )
+
+    (reply,) = service.complete_all([request(1)], "test")
+
+    assert "HTTP 400: parameter max_tokens: use another one" in reply.detail
+
+
+def test_what_came_before_a_shared_fault_is_kept(server, tmp_path):
+    one_by_one = service_at(server.base_url, tmp_path / "j.sqlite", limits=Limits(concurrency=1))
+    server.script = lambda body: fault(401) if item_of(body) == "item-3" else None
+
+    replies = one_by_one.complete_all(requests(5), "test")
+    server.script = lambda body: None
+    again = one_by_one.complete_all(requests(5), "test")
+
+    assert [bool(reply.text) for reply in replies] == [True, True, True, False, False]
+    assert all(reply.text for reply in again)
+    assert len(server.served) == 4 + 2
+
+
+@pytest.mark.parametrize("form", ["seconds", "fraction", "milliseconds", "date"])
+def test_an_endpoint_s_own_waiting_time_is_kept_by_all(service, server, form):
+    server.faults = deque([rate_limit(form, 2)])
+
+    replies = service.complete_all(requests(30), "test")
+
+    (limited,) = [entry for entry in server.served if entry.status == 429]
+    again = [e for e in server.served if item_of(e.body) == item_of(limited.body)][1]
+    assert all(reply.text for reply in replies)
+    assert again.at >= limited.not_before
+    # Those that were under way when the limit came were sent before it was known.
+    late = [entry for entry in server.served if entry.at > limited.at + 0.5]
+    assert all(entry.at >= limited.not_before for entry in late)
+
+
+def test_a_waiting_time_beyond_the_deadline_is_given_up_at_once_with_its_figure(service, server):
+    server.faults = deque([rate_limit("seconds", 3600)])
+
+    began = time.monotonic()
+    (reply,) = service.complete_all([request(1)], "test")
+
+    assert time.monotonic() - began < 5
+    assert reply.failure is Failure.GAVE_UP
+    assert "asked to wait 3600 s" in reply.detail
+    assert len(server.served) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "failure"),
+    [
+        (completion(None, refusal="I will not"), Failure.REFUSED),
+        (completion("x", "content_filter"), Failure.FILTERED),
+        (completion("half of", "length"), Failure.CUT_OFF),
+        (completion("", "length"), Failure.CUT_OFF),
+    ],
+)
+def test_what_the_model_will_not_or_cannot_say_is_asked_for_twice(service, server, bad, failure):
+    server.script = lambda body: Fault(body=json.dumps(bad))
+
+    (reply,) = service.complete_all([request(1)], "test")
+
+    assert (reply.text, reply.failure) == (None, failure)
+    assert len(server.served) == 2
+
+
+def test_an_answer_that_was_cut_off_gets_twice_the_tokens(service, server):
+    server.faults = deque([Fault(body=json.dumps(completion("half of", "length")))])
+
+    (reply,) = service.complete_all([request(1)], "test")
+    (known,) = service.complete_all([request(1)], "test")
+
+    assert [entry.body["max_tokens"] for entry in server.served] == [64, 128]
+    assert reply.text == known.text == "answer to item-1"
+
+
+def test_requests_per_minute_are_limited(server, tmp_path):
+    limits = Limits(concurrency=64, requests_per_minute=600)
+    slow = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+
+    slow.complete_all(requests(30), "test")
+
+    # 10 at once, then 10 a second.
+    span = server.served[-1].at - server.served[0].at
+    assert span >= 1.9
+
+
+def test_tokens_per_minute_are_limited(server, tmp_path):
+    limits = Limits(concurrency=64, tokens_per_minute=60 * 200)
+    slow = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+
+    slow.complete_all(requests(30), "test")
+
+    tokens = sum(entry.usage["total_tokens"] for entry in server.served[:-1])
+    span = server.served[-1].at - server.served[0].at
+    assert tokens <= 1.3 * 200 * (span + 1)
+
+
+def test_no_more_than_the_concurrency_is_under_way(server, tmp_path):
+    server.latency_s = 0.05
+    limits = Limits(concurrency=4)
+    service_at(server.base_url, tmp_path / "j.sqlite", limits=limits).complete_all(
+        requests(20), "test"
+    )
+
+    starts = [entry.at for entry in server.served]
+    assert max(sum(start <= each < start + 0.05 for each in starts) for start in starts) <= 4
+
+
+def test_what_a_model_takes_is_what_it_is_sent(server, tmp_path):
+    accepts = Accepts(token_limit="max_completion_tokens", temperature=False, reasoning_tokens=1000)
+    schema = {"name": "s", "schema": {"type": "object"}}
+    thinker = service_at(server.base_url, tmp_path / "j.sqlite", accepts=accepts)
+
+    thinker.complete_all([request(1, temperature=1.0, response_schema=schema)], "test")
+
+    (entry,) = server.served
+    assert set(entry.body) == {"model", "messages", "max_completion_tokens"}
+    assert entry.body["max_completion_tokens"] == 1064
+
+
+def test_the_key_is_shown_nowhere(service, server, tmp_path, caplog, capsys):
+    server.script = lambda body: fault(400, "Incorrect API key provided: sk-secret")
+
+    (reply,) = service.complete_all([request(1)], "test")
+
+    assert server.keys == {"Bearer sk-secret"}
+    shown = [repr(service), repr(reply), caplog.text, *capsys.readouterr()]
+    assert not any("sk-secret" in text for text in shown)
+    assert not any(b"sk-secret" in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_progress_says_what_failed_what_was_known_and_what_it_cost(service, server, capsys):
+    service.complete_all(requests(10), "judging")
+    server.faults = deque([fault(400)])
+    capsys.readouterr()
+
+    account = Account(name="loop", caps=Caps(usd=5))
+    service.complete_all(requests(30), "judging", account)
+
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "judging 30/30" in last
+    assert "1 failed" in last
+    assert "10 from the journal" in last
+    assert "tokens/s" in last
+    assert "of $5.00" in last
+
+
+def test_a_signal_ends_the_sending_and_loses_no_answer(service, server):
+    server.latency_s = 0.3
+    first = threading.Event()
+
+    def script(body):
+        if not first.is_set():
+            first.set()
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    server.script = script
+    with pytest.raises(KeyboardInterrupt):
+        service.complete_all(requests(100), "test")
+
+    asked = {item_of(entry.body) for entry in server.served}
+    assert len(server.served) == 8
+    service.complete_all(requests(100), "test")
+    assert len(server.served) == 100
+    assert asked < {item_of(entry.body) for entry in server.served}
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        (fault(401, "bad key"), "HTTP 401: bad key (is the key right?)"),
+        (fault(404, "model m not found", code="model_not_found"), "are model and base_url right?"),
+        (Fault(404, HTML), "HTTP 404"),
+        (Fault(body=HTML), "a page of HTML or XML; does base_url name the API?"),
+        (fault(429, "pay first", code="insufficient_quota"), "pay first"),
+    ],
+)
+def test_a_preflight_names_what_is_wrong(service, server, problem, sentence):
+    server.script = lambda body: problem
+
+    assert sentence in service.check(Account())
+    assert len(server.served) == 1
+
+
+def test_a_preflight_tells_an_endpoint_that_cannot_be_reached(service):
+    nowhere = replace(service, base_url="http://127.0.0.1:1/v1")
+
+    assert "m at http://127.0.0.1:1/v1: no connection" in nowhere.check(Account())
+
+
+@pytest.mark.parametrize("passing", [fault(503, "busy"), rate_limit("seconds", 60)])
+def test_a_preflight_goes_on_where_the_fault_may_pass(service, server, passing, caplog):
+    server.script = lambda body: passing
+
+    assert service.check(Account()) is None
+    assert "going on" in caplog.text
+
+
+def test_a_preflight_is_sent_each_time(service, server):
+    assert service.check(Account()) is None
+    assert service.check(Account()) is None
+
+    assert len(server.served) == 2
 
 
 def test_a_call_that_only_fails_says_so_once():
-    with pytest.raises(ServiceLLMError, match="all 2 requests failed, the first with: HTTP 401"):
-        reply_columns([Reply(None, failure="HTTP 401: bad key")] * 2)
+    failed = Reply(None, Failure.EMPTY, "nothing", Retry.AGAIN)
+
+    with pytest.raises(ServiceLLMError, match="2 of 2 requests failed, the first with: empty"):
+        reply_columns([failed] * 2)
 
 
-def test_the_key_is_not_shown(service):
-    assert "sk-secret" not in repr(service)
+def test_a_spent_budget_is_no_error():
+    columns = reply_columns([Reply(None, Failure.OVER_BUDGET, "spent", Retry.NEVER)] * 2)
+
+    assert columns["failure"] == ["over budget"] * 2
+
+
+def test_a_model_that_says_nothing_of_its_tokens_counts_at_the_estimate(service, server):
+    def silent(body):
+        return {**echo(body), "usage": None}
+
+    server.answer = silent
+    service.complete_all(requests(4), "test", Account(name="loop"))
+
+    spent = service.journal.spent("loop")
+    exact = usage_of("Please say this: item-1", 12)["total_tokens"]
+    assert spent.requests == 4
+    assert spent.tokens == pytest.approx(4 * exact, rel=0.1)
+    assert spent.usd > 0
+
+
+def test_a_key_is_sent_as_it_is(server, tmp_path):
+    other = service_at(server.base_url, tmp_path / "j.sqlite", api_key=SecretStr("sk-other"))
+
+    other.complete_all([request(1)], "test")
+
+    assert server.keys == {"Bearer sk-other"}

@@ -1,25 +1,60 @@
+import asyncio
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 
-from llamaduo.service_llm.journal import Journal, request_key
+import pytest
+
+from llamaduo.service_llm.budget import Cost
+from llamaduo.service_llm.journal import (
+    ANSWERED,
+    Journal,
+    JournalError,
+    Received,
+    Sent,
+    request_key,
+)
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "héllo \ud83d"}]}
 
 
-def test_only_a_usable_answer_is_given_again(tmp_path):
-    journal = Journal(tmp_path / "journal.sqlite")
-    first = journal.sending("key", "here", {})
-    journal.received("key", first, 500, "busy", usable=False)
-    assert journal.answer("key") is None
+def sent(key=b"key", account="loop", usd=0.5):
+    return Sent(key, account, "here", "m", "test", "{}", 400, 20, 100.0, 20.0, usd)
 
-    second = journal.sending("key", "here", {})
-    journal.received("key", second, 200, "the answer", usable=True)
 
-    assert (first, second) == (1, 2)
-    assert journal.answer("key") == "the answer"
-    journal.close()
+def received(outcome=ANSWERED, body="the answer", tokens=(80, 10), usd=0.25):
+    return Received(200, body, outcome, tokens, usd)
+
+
+def write(journal, *entries):
+    async def all_of_them():
+        async with journal.writer() as writer:
+            for before, after in entries:
+                row = await writer.sending(before)
+                if after:
+                    await writer.received(row, after)
+
+    asyncio.run(all_of_them())
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return Journal(tmp_path / "journal.sqlite")
+
+
+def test_only_a_whole_answer_is_given_again(journal):
+    write(journal, (sent(), received("cut off")), (sent(b"other"), received()))
+
+    assert dict(journal.answers([b"key", b"other", b"unknown"])) == {b"other": "the answer"}
+
+
+def test_many_keys_are_found_a_piece_at_a_time(journal):
+    keys = [str(number).encode() for number in range(1200)]
+    write(journal, *[(sent(key), received()) for key in keys])
+
+    assert {key for key, _ in journal.answers(keys)} == set(keys)
 
 
 def test_the_key_tells_apart_what_differs_and_nothing_else():
@@ -33,37 +68,114 @@ def test_the_key_tells_apart_what_differs_and_nothing_else():
     }
 
 
-def test_a_journal_that_nobody_used_leaves_no_file(tmp_path):
-    journal = Journal(tmp_path / "journal.sqlite")
+def test_an_account_is_what_was_counted_and_else_what_was_estimated(journal):
+    write(
+        journal,
+        (sent(), received()),
+        (sent(), None),  # never answered
+        (sent(), received("gave up", None, tokens=None)),
+        (sent(), received("gave up", "busy", tokens=(0, 0), usd=0.0)),
+        (sent(account="other"), received()),
+    )
 
-    assert journal.answer("key") is None
+    assert journal.spent("loop") == Cost(0.25 + 0.5 + 0.5, 90 + 120 + 120, 4)
+    assert journal.spent("nobody") == Cost(0, 0, 0)
+
+
+def test_what_answers_cost_is_learnt_from_those_that_say_it(journal):
+    assert journal.experience("here", "m", "test") is None
+
+    write(journal, (sent(), received()), (sent(), received(tokens=None)))
+
+    known = journal.experience("here", "m", "test")
+    assert (known.tokens_per_byte, known.tokens_per_expected) == (80 / 400, 10 / 20)
+    assert journal.experience("here", "m", "another purpose") is None
+
+
+def test_a_journal_that_nobody_used_leaves_no_file(journal, tmp_path):
+    assert dict(journal.answers([b"key"])) == {}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_its_owner_can_read_the_file(tmp_path):
-    journal = Journal(tmp_path / "journal.sqlite")
-    journal.sending("key", "here", {})
+def test_only_its_owner_can_read_the_file(journal):
+    write(journal, (sent(), None))
 
-    assert stat.S_IMODE((tmp_path / "journal.sqlite").stat().st_mode) == 0o600
-    journal.close()
+    assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
+
+
+def test_a_journal_of_a_later_version_is_refused(journal):
+    connection = sqlite3.connect(journal.path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+    with pytest.raises(JournalError, match="schema version 99, expected 1"):
+        dict(journal.answers([b"key"]))
+
+
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(journal):
+    journal.path.write_text("my notes " * 100)
+
+    with pytest.raises(JournalError, match="move it away"):
+        dict(journal.answers([b"key"]))
+    assert journal.path.read_text() == "my notes " * 100
+
+
+def test_a_journal_from_before_there_were_versions_keeps_its_answers(journal):
+    key = request_key("here", {"model": "m"}, 1)
+    connection = sqlite3.connect(journal.path)
+    connection.execute(
+        "CREATE TABLE attempts (key TEXT NOT NULL, attempt INTEGER NOT NULL, endpoint TEXT, "
+        "request TEXT, sent_at REAL, received_at REAL, status INTEGER, body TEXT, "
+        "usable INTEGER, PRIMARY KEY (key, attempt)) WITHOUT ROWID"
+    )
+    rows = [(key.hex(), 1, "no", 0), (key.hex(), 2, "paid", 1)]
+    for hexadecimal, attempt, body, usable in rows:
+        connection.execute(
+            "INSERT INTO attempts VALUES (?, ?, 'here', '{\"model\": \"m\"}', 1, 2, 200, ?, ?)",
+            (hexadecimal, attempt, body, usable),
+        )
+    connection.commit()
+    connection.close()
+
+    assert dict(journal.answers([key])) == {key: "paid"}
+    assert dict(journal.answers([key])) == {key: "paid"}
+
+
+def test_a_full_disk_reaches_every_sender_as_an_error(journal):
+    async def fill():
+        async with journal.writer() as writer:
+            await writer.sending(sent())
+            writer._connection.execute("PRAGMA max_page_count = 10")
+            big = sent()._replace(request="x" * 10_000)
+            results = await asyncio.gather(
+                *(writer.sending(big) for _ in range(20)), return_exceptions=True
+            )
+            return [result for result in results if isinstance(result, sqlite3.Error)]
+
+    assert "full" in str(asyncio.run(fill())[0])
+    write(journal, (sent(b"later"), received()))
+    assert dict(journal.answers([b"later"])) == {b"later": "the answer"}
 
 
 WRITER = """
-import os, sys
+import asyncio, os, sys
 from pathlib import Path
-from llamaduo.service_llm.journal import Journal
-journal = Journal(Path(sys.argv[1]))
-journal.received("key", journal.sending("key", "here", {}), 200, "kept", usable=True)
-os.kill(os.getpid(), 9)
+from llamaduo.service_llm.journal import Journal, Received, Sent
+
+async def write():
+    async with Journal(Path(sys.argv[1])).writer() as writer:
+        row = await writer.sending(Sent(b"key", "", "e", "m", "t", "{}", 1, 1, 1, 1, None))
+        await writer.received(row, Received(200, "kept", "answered", (1, 1), None))
+        os.kill(os.getpid(), 9)
+
+asyncio.run(write())
 """
 
 
-def test_an_answer_survives_the_kill_of_its_process(tmp_path):
-    path = tmp_path / "journal.sqlite"
+def test_an_answer_survives_the_kill_of_its_process(journal):
+    command = [sys.executable, "-c", WRITER, str(journal.path)]
 
-    killed = subprocess.run([sys.executable, "-c", WRITER, str(path)], check=False, env=os.environ)
+    killed = subprocess.run(command, check=False, env=os.environ)
 
     assert killed.returncode == -9
-    journal = Journal(path)
-    assert journal.answer("key") == "kept"
-    journal.close()
+    assert dict(journal.answers([b"key"])) == {b"key": "kept"}

@@ -5,8 +5,11 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from kedro.io import AbstractDataset, DatasetError
+from pydantic import SecretStr
 
+from llamaduo.service_llm.budget import PriceList
 from llamaduo.service_llm.client import ServiceLLM
+from llamaduo.service_llm.endpoints import Accepts, Limits, accepted_by
 from llamaduo.service_llm.journal import Journal
 
 STAND_IN = "stand-in"
@@ -22,6 +25,7 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
       base_url: https://api.openai.com/v1
       model: gpt-4o-2024-08-06
       journal: {filepath: data/journal.sqlite}
+      limits: {concurrency: 16, requests_per_minute: 500}
       credentials: openai
     ```
 
@@ -30,8 +34,11 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
             load and ends with the process.
         model: Model id.
         journal: ``filepath`` of the SQLite file that keeps every request and reply.
-        concurrency: The most requests under way at once.
-        timeout_s: Seconds that one request may take.
+        limits: Fields of ``Limits``: ``concurrency``, ``timeout_s``, ``deadline_s``,
+            ``requests_per_minute``, ``tokens_per_minute``.
+        accepts: Fields of ``Accepts``, for a model that ``endpoints.py`` does not know, such as
+            ``{json_schema: true}``.
+        prices: A ``PriceList``.
         credentials: ``api_key``; endpoints on loopback need none.
     """
 
@@ -41,36 +48,29 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         base_url: str,
         model: str,
         journal: dict[str, str],
-        concurrency: int = 16,
-        timeout_s: float = 120.0,
+        limits: dict[str, Any] | None = None,
+        accepts: dict[str, Any] | None = None,
+        prices: dict[str, Any] | None = None,
         credentials: dict[str, str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._base_url = base_url
         self._model = model
         self._journal = Path(journal["filepath"])
-        self._concurrency = concurrency
-        self._timeout_s = timeout_s
-        self._api_key = ((credentials or {}).get("api_key") or "").strip()
+        self._limits = Limits(**limits or {})
+        self._accepts = Accepts(**accepts) if accepts else accepted_by(model)
+        priced = PriceList(**prices).usd_per_million_tokens if prices else {}
+        self._price = priced.get(model)
+        self._api_key = SecretStr(((credentials or {}).get("api_key") or "").strip())
         self.metadata = metadata
 
     def load(self) -> ServiceLLM:
         """A client that is ready to send.
 
         Raises:
-            DatasetError: The endpoint needs a key and there is none.
+            DatasetError: The endpoint is no URL, or its key is missing or cannot be a key.
         """
-        host = urlsplit(self._base_url).hostname
-        if self._base_url != STAND_IN and not self._base_url.startswith(("http://", "https://")):
-            raise DatasetError(
-                f"base_url is {self._base_url!r}, expected one that begins with http:// or "
-                f"https://, or {STAND_IN!r}"
-            )
-        if self._base_url != STAND_IN and host not in LOOPBACK and not self._api_key:
-            raise DatasetError(
-                f"{host} needs a key: set the environment variable that the environment's "
-                "credentials.yml names (conf/openai: OPENAI_API_KEY)"
-            )
+        self._refuse_bad_endpoint()
         endpoint = url = self._base_url
         if endpoint == STAND_IN:
             from llamaduo.stand_in.server import edition, running_stand_in
@@ -81,15 +81,42 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
             endpoint=endpoint,
             base_url=url,
             model=self._model,
-            api_key=self._api_key or "none",
+            api_key=self._api_key if self._api_key else SecretStr("none"),
             journal=Journal(self._journal),
-            concurrency=self._concurrency,
-            timeout_s=self._timeout_s,
+            accepts=self._accepts,
+            limits=self._limits,
+            price=self._price,
         )
 
     def save(self, data: NoReturn) -> NoReturn:
         """A service LLM is an input."""
         raise DatasetError("a service LLM is never written")
+
+    def _refuse_bad_endpoint(self) -> None:
+        if self._base_url == STAND_IN:
+            return
+        url = urlsplit(self._base_url)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise DatasetError(
+                f"base_url is {self._base_url!r}, expected one that begins with http:// or "
+                f"https://, or {STAND_IN!r}"
+            )
+        if url.username or url.password or url.query:
+            raise DatasetError(
+                f"base_url of {url.hostname} carries a user, a password or a query, which logs and "
+                "Kedro-Viz would show; keys belong into credentials.yml"
+            )
+        key = self._api_key.get_secret_value()
+        if not key and url.hostname not in LOOPBACK:
+            raise DatasetError(
+                f"{url.hostname} needs a key: set the environment variable that the environment's "
+                "credentials.yml names (conf/openai: OPENAI_API_KEY)"
+            )
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise DatasetError(
+                f"the api_key for {url.hostname} holds white space or a character that no key has; "
+                "copy it anew"
+            )
 
     def _describe(self) -> dict[str, Any]:
         return {"base_url": self._base_url, "model": self._model}

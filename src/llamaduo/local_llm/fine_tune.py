@@ -32,9 +32,9 @@ from llamaduo.local_llm.base_model import (
     stop_token_ids,
 )
 from llamaduo.local_llm.chat import encode_pair, to_messages
-from llamaduo.local_llm.progress import ProgressDisplay
 from llamaduo.local_llm.trainer import IGNORED, TrainingWatch, trainer_class
 from llamaduo.local_llm.training import TrainingError, TrainingJob, TrainingSettings
+from llamaduo.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
 

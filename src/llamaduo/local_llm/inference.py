@@ -17,7 +17,7 @@ from llamaduo.local_llm.base_model import (
     stop_token_ids,
 )
 from llamaduo.local_llm.chat import Message, render_prompt
-from llamaduo.local_llm.progress import ProgressDisplay
+from llamaduo.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase

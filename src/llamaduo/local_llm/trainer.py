@@ -12,8 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import SFTTrainer
 
 from llamaduo.local_llm.base_model import device
-from llamaduo.local_llm.progress import ProgressDisplay
 from llamaduo.local_llm.training import TrainingError
+from llamaduo.progress import ProgressDisplay
 
 IGNORED = -100
 """The label of a token that is not trained on (PyTorch's ``ignore_index``)."""

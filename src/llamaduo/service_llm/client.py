@@ -1,33 +1,42 @@
-"""Requests to a service LLM, many at once."""
+"""A service LLM: requests in, replies out, each paid for once."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-import stamina
-from pydantic import BaseModel, Field, ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import pydantic
 
+from llamaduo.progress import ProgressDisplay
+from llamaduo.service_llm.answers import Reply, read_reply
+from llamaduo.service_llm.budget import Account, Budget, Caps, Cost, Price, Rates
+from llamaduo.service_llm.endpoints import Accepts, Limits
+from llamaduo.service_llm.failures import NO_CONNECTION, Failure, Retry, ServiceLLMError
 from llamaduo.service_llm.journal import Journal, request_key
 
 if TYPE_CHECKING:
     import openai
 
+    from llamaduo.service_llm.sending import Pending
+
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 8
-LONGEST_WAIT_S = 60
-RETRIED_STATUS = {408, 409, 429}
-NEVER_RETRIED_CODES = {"insufficient_quota"}
-
-
-class ServiceLLMError(Exception):
-    """A service LLM gave no answer at all."""
+TOKENS_PER_BYTE = 0.25
+"""Of prompts, before there is an answer that says how many tokens they have."""
+TOKENS_PER_SECOND = 50
+"""Of an answer as it is written, before there is one."""
+PREFLIGHT = "preflight"
+CHECK_S = 9.0
+"""The preflight request may take this long."""
+CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,23 +45,25 @@ class Request:
 
     messages: list[dict[str, str]]
     max_tokens: int
+    expected_tokens: int
+    """How long the answer will about be; for the estimate, it limits nothing."""
     temperature: float | None = None
     response_schema: dict[str, Any] | None = None
-    """JSON schema that the answer must follow, with its ``name``."""
+    """JSON schema that the answer must follow, with its ``name``; left out where the model takes
+    none, so that the prompt must ask for JSON too."""
     repeat: int = 1
     """Tells apart requests that are equal on purpose, such as M judgements."""
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer, or the named reason why there is none."""
+class Estimate:
+    """What requests will about cost, before the first is sent."""
 
-    text: str | None
-    failure: str | None = None
-    model: str | None = None
-    """As the endpoint reported it."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    requests: int
+    tokens: float
+    usd: float | None
+    """None: the price is unknown."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -63,107 +74,187 @@ class ServiceLLM:
         endpoint: Name of the endpoint in the journal; its ``base_url``, but for the stand-in, whose
             port differs from run to run.
         base_url: Where requests go.
-        concurrency: The most requests under way at once.
-        timeout_s: Seconds that one request may take.
+        price: None where it is unknown.
     """
 
     endpoint: str
     base_url: str
     model: str
-    api_key: str = field(repr=False)
+    api_key: pydantic.SecretStr
     journal: Journal = field(repr=False)
-    concurrency: int = 16
-    timeout_s: float = 120.0
+    accepts: Accepts = field(default_factory=Accepts)
+    limits: Limits = field(default_factory=Limits)
+    price: Price | None = None
 
-    def complete_all(self, requests: Sequence[Request], what: str) -> list[Reply]:
+    def complete_all(
+        self, requests: Sequence[Request], what: str, account: Account | None = None
+    ) -> list[Reply]:
         """Ask for all completions; those in the journal are not asked for again.
+
+        SIGINT and SIGTERM take effect when the answers under way are in the journal.
 
         Args:
             requests: In any number.
-            what: Names the work in the progress display.
+            what: Names the work in the progress display and in the journal.
+            account: Who pays, and how much at most.
 
         Returns:
-            One reply per request, in their order. A failed request does not stop the others.
+            One reply or named failure per request, in their order.
+
+        Raises:
+            ServiceLLMError: There is a cap in US dollars, and the price of the model is unknown.
+            JournalError: The journal cannot be used.
         """
-        return asyncio.run(self._complete_all(requests, what))
+        account = account or Account()
+        if problem := self.unknown_price(account.caps):
+            raise ServiceLLMError(problem)
+        # Equal requests are one: a repeat that is meant says so by its index.
+        places: dict[bytes, list[int]] = {}
+        for place, request in enumerate(requests):
+            key = request_key(self.endpoint, self._body(request), request.repeat)
+            places.setdefault(key, []).append(place)
+        replies = [Reply(None, Failure.GAVE_UP, "interrupted", Retry.AGAIN)] * len(requests)
 
-    async def _complete_all(self, requests: Sequence[Request], what: str) -> list[Reply]:
+        def deliver(key: bytes, reply: Reply) -> None:
+            for place in places[key]:
+                replies[place] = reply
+
+        unanswered = dict.fromkeys(places)
+        for key, body in self.journal.answers(list(places)):
+            deliver(key, read_reply(body))
+            del unanswered[key]
+        if unanswered:
+            to_send = {key: requests[places[key][0]] for key in unanswered}
+            signum = asyncio.run(self._send(to_send, what, account, len(places), deliver))
+            if signum is not None:
+                signal.raise_signal(signum)
+        return replies
+
+    def estimate(self, requests: Iterable[Request], what: str) -> Estimate:
+        """What requests will about cost, from their own texts and from what earlier ones cost."""
+        each = [(self._prompt_bytes(request), request.expected_tokens) for request in requests]
+        rates, seconds = self._experience(what)
+        tokens = rates.tokens(sum(one[0] for one in each), sum(one[1] for one in each))
+        count = len(each)
+        if seconds is None:
+            seconds = 1 + tokens[1] / max(count, 1) / TOKENS_PER_SECOND
+        minutes = [
+            seconds * count / min(self.limits.concurrency, max(count, 1)) / 60,
+            count / (self.limits.requests_per_minute or inf),
+            sum(tokens) / (self.limits.tokens_per_minute or inf),
+        ]
+        usd = self.price.of(*tokens) if self.price else None
+        return Estimate(count, sum(tokens), usd, 60 * max(minutes))
+
+    def check(self, account: Account) -> str | None:
+        """Send one cheap request and wait for less than 10 seconds.
+
+        Returns:
+            None, or a sentence that says what is wrong and what to do.
+        """
+        hasty = replace(self, limits=Limits(concurrency=1, timeout_s=CHECK_S, deadline_s=0))
+        request = Request([{"role": "user", "content": "Say OK."}], 16, 1, repeat=time.time_ns())
+        (reply,) = hasty.complete_all([request], PREFLIGHT, account)
+        where = f"{self.model} at {self.base_url}"
+        passing = reply.failure is Failure.GAVE_UP and reply.retry is Retry.AGAIN
+        if passing and not reply.detail.startswith(NO_CONNECTION):
+            logger.warning("%s: %s; going on, since this may pass", where, reply.detail)
+            return None
+        if reply.failure in {Failure.GAVE_UP, Failure.UNREADABLE}:
+            return f"{where}: {reply.detail}"
+        return None
+
+    def unknown_price(self, caps: Caps) -> str | None:
+        """A sentence where a cap in US dollars cannot be kept."""
+        if caps.usd is None or self.price:
+            return None
+        return (
+            f"the price of {self.model} is unknown, so that budget.usd cannot be kept: add it to "
+            "the prices in conf/base/globals.yml, or cap tokens or requests instead"
+        )
+
+    async def _send(
+        self,
+        to_send: dict[bytes, Request],
+        what: str,
+        account: Account,
+        total: int,
+        deliver: Callable[[bytes, Reply], None],
+    ) -> int | None:
+        """Send what the journal has no answer to; the signal that came meanwhile, if any."""
+        from llamaduo.service_llm.sending import Job, Payer
+
+        budget = Budget(account.caps, self.journal.spent(account.name))
+        if what != PREFLIGHT:
+            _announce(what, self.estimate(to_send.values(), what), budget, account)
+        payer = Payer(account.name, self.endpoint, self.model, what, self.price)
+        rates, _ = self._experience(what)
+        pending = (self._pending(key, request) for key, request in to_send.items())
+        with ProgressDisplay(what, quiet=what == PREFLIGHT) as display:
+            tally = _Tally(display, total, total - len(to_send), account, budget)
+
+            def take(key: bytes, reply: Reply) -> None:
+                deliver(key, reply)
+                tally.count(reply)
+
+            async with self._client() as client, self.journal.writer() as writer:
+                job = Job(client, writer, payer, self.limits, budget, rates, take)
+                signum = await job.run(pending)
+        if what != PREFLIGHT:
+            tally.say_failures()
+        return signum
+
+    def _client(self) -> openai.AsyncOpenAI:
+        import httpx2
         import openai
 
-        bodies: dict[str, dict[str, Any]] = {}
-        keys = []
-        for request in requests:
-            body = self._body(request)
-            keys.append(request_key(self.endpoint, body, request.repeat))
-            bodies[keys[-1]] = body
-        slots = asyncio.Semaphore(self.concurrency)
-        # One retry layer: ours. The client's own would send what the journal does not know of.
-        async with openai.AsyncOpenAI(
-            base_url=self.base_url, api_key=self.api_key, max_retries=0, timeout=self.timeout_s
-        ) as client:
-            with _progress(what, len(bodies)) as advance:
+        room = httpx2.Limits(
+            max_connections=self.limits.concurrency,
+            max_keepalive_connections=self.limits.concurrency,
+        )
+        patience = httpx2.Timeout(
+            self.limits.timeout_s, connect=min(CONNECT_S, self.limits.timeout_s)
+        )
+        return openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self.api_key.get_secret_value(),
+            max_retries=0,  # one retry layer: the client's own would send what no journal knows of
+            timeout=patience,
+            http_client=openai.DefaultAioHttpClient(limits=room, timeout=patience),
+        )
 
-                async def reply_to(key: str, body: dict[str, Any]) -> Reply:
-                    async with slots:
-                        reply = await self._reply(client, key, body)
-                    advance()
-                    return reply
+    def _experience(self, what: str) -> tuple[Rates, float | None]:
+        known = self.journal.experience(self.endpoint, self.model, what)
+        if known is None:
+            return Rates(TOKENS_PER_BYTE, 1.0), None
+        return Rates(known.tokens_per_byte, known.tokens_per_expected), known.seconds
 
-                # Equal requests are one: a repeat that is meant says so by its index.
-                replies = await asyncio.gather(*(reply_to(key, b) for key, b in bodies.items()))
-        by_key = dict(zip(bodies, replies, strict=True))
-        return [by_key[key] for key in keys]
+    def _pending(self, key: bytes, request: Request) -> Pending:
+        from llamaduo.service_llm.sending import Pending
 
-    async def _reply(self, client: openai.AsyncOpenAI, key: str, body: dict[str, Any]) -> Reply:
-        import openai
+        return Pending(
+            key,
+            self._body(request),
+            self.accepts.token_limit,
+            self._prompt_bytes(request),
+            request.expected_tokens,
+        )
 
-        known = self.journal.answer(key)
-        if known is not None:
-            return read_reply(known)
-        try:
-            async for attempt in stamina.retry_context(
-                on=_is_worth_a_retry,
-                attempts=ATTEMPTS,
-                timeout=10 * self.timeout_s,
-                wait_initial=1,
-                wait_max=LONGEST_WAIT_S,
-            ):
-                with attempt:
-                    return await self._send(client, key, body)
-        except openai.APIStatusError as error:
-            return Reply(None, failure=f"HTTP {error.status_code}: {error.message}")
-        except openai.APIError as error:
-            return Reply(None, failure=f"{type(error).__name__}: {error.message}")
-        except TimeoutError:
-            return Reply(None, failure=f"no answer within {self.timeout_s:g} s")
-        raise AssertionError("unreachable: a retry context returns or raises")
-
-    async def _send(self, client: openai.AsyncOpenAI, key: str, body: dict[str, Any]) -> Reply:
-        import openai
-
-        number = self.journal.sending(key, self.endpoint, body)
-        async with asyncio.timeout(self.timeout_s):  # the client's own timeout is per read
-            try:
-                response = await client.chat.completions.with_raw_response.create(**body)
-            except openai.APIStatusError as error:
-                self.journal.received(
-                    key, number, error.status_code, error.response.text, usable=False
-                )
-                raise
-        raw = response.http_response.text
-        reply = read_reply(raw)
-        self.journal.received(key, number, response.status_code, raw, usable=not reply.failure)
-        return reply
+    def _prompt_bytes(self, request: Request) -> int:
+        texts = [message["content"] for message in request.messages]
+        if self.accepts.json_schema and request.response_schema:
+            texts.append(json.dumps(request.response_schema))
+        return sum(len(text.encode("utf-8", "replace")) for text in texts)
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": request.messages,
-            "max_tokens": request.max_tokens,
+            self.accepts.token_limit: request.max_tokens + self.accepts.reasoning_tokens,
         }
-        if request.temperature is not None:
+        if request.temperature is not None and self.accepts.temperature:
             body["temperature"] = request.temperature
-        if request.response_schema is not None:
+        if request.response_schema is not None and self.accepts.json_schema:
             body["response_format"] = {
                 "type": "json_schema",
                 "json_schema": request.response_schema,
@@ -172,93 +263,93 @@ class ServiceLLM:
 
 
 def reply_columns(replies: Sequence[Reply]) -> dict[str, list[Any]]:
-    """Replies as columns of a table: text, failure, model, prompt_tokens, completion_tokens.
+    """Replies as columns: text, failure, detail, model, prompt_tokens, completion_tokens.
 
     Raises:
-        ServiceLLMError: Every request failed.
+        ServiceLLMError: Every request failed, or one failed in a way that stops the others. What
+            has come stands in the journal, and nothing of it is asked for again.
     """
-    failures = [reply.failure for reply in replies if reply.failure]
-    if replies and len(failures) == len(replies):
+    failed = [reply for reply in replies if reply.failure]
+    fatal = [reply for reply in failed if reply.retry is Retry.FATAL]
+    stopping = [reply for reply in failed if reply.failure is not Failure.OVER_BUDGET]
+    if fatal or (replies and len(stopping) == len(replies)):
+        first = (fatal or stopping)[0]
         raise ServiceLLMError(
-            f"all {len(replies)} requests failed, the first with: {failures[0]}. "
-            "What was sent and received stands in the journal; mend the cause and run again."
+            f"{len(failed)} of {len(replies)} requests failed, the first with: {first.failure}, "
+            f"{first.detail}. The answers that came are in the journal and are not asked for "
+            "again; mend the cause and go on."
         )
-    names = ("text", "failure", "model", "prompt_tokens", "completion_tokens")
+    names = ("text", "failure", "detail", "model", "prompt_tokens", "completion_tokens")
     return {name: [getattr(reply, name) for reply in replies] for name in names}
 
 
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
+class _Tally:
+    """What the progress display says beside the count."""
+
+    def __init__(
+        self, display: ProgressDisplay, total: int, known: int, account: Account, budget: Budget
+    ) -> None:
+        self._display = display
+        self._total = total
+        self._known = self._done = known
+        self._caps = account.caps
+        self._budget = budget
+        self._failures: Counter[str] = Counter()
+        self._tokens_before = budget.spent.tokens
+        self._began = time.perf_counter()
+
+    def count(self, reply: Reply) -> None:
+        """Take one more reply into account."""
+        self._done += 1
+        if reply.failure:
+            self._failures[f"{reply.failure}: {reply.detail}"[:200]] += 1
+        self._display.show(self._done, self._total, self._note(), begun_at=self._known)
+
+    def say_failures(self) -> None:
+        """Name each cause with its count."""
+        for cause, count in self._failures.most_common(5):
+            logger.warning("%d failed, %s", count, cause)
+
+    def _note(self) -> str:
+        spent = self._budget.spent
+        seconds = time.perf_counter() - self._began
+        parts = [
+            f"{self._failures.total()} failed" if self._failures else "",
+            f"{self._known} from the journal" if self._known else "",
+            f"{(spent.tokens - self._tokens_before) / max(seconds, 1e-3):.0f} tokens/s",
+            _of_cap("${:.2f}", spent.usd, self._caps.usd) if spent.usd else "",
+            _of_cap("{:.0f} tokens", spent.tokens, self._caps.tokens) if self._caps.tokens else "",
+            _of_cap("{} requests", spent.requests, self._caps.requests)
+            if self._caps.requests
+            else "",
+        ]
+        return ", ".join(part for part in parts if part)
 
 
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
+def _of_cap(form: str, value: float, cap: float | None) -> str:
+    return form.format(value) + (f" of {form.format(cap)}" if cap is not None else "")
 
 
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Completion(BaseModel):
-    """What is read of a chat completion; endpoints add to it freely."""
-
-    choices: list[_Choice] = Field(min_length=1)
-    model: str | None = None
-    usage: _Usage | None = None
-
-
-FAILED_FINISHES = {"length": "cut off", "content_filter": "filtered"}
-
-
-def read_reply(raw: str) -> Reply:
-    """Read the body of a chat completion; what is no whole answer becomes a named failure."""
-    try:
-        completion = _Completion.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        return Reply(None, failure=f"no chat completion ({where}: {first['msg']}): {raw[:200]!r}")
-    choice, usage = completion.choices[0], completion.usage or _Usage()
-    if choice.message.refusal:
-        failure: str | None = f"refused: {choice.message.refusal}"
-    elif not choice.message.content:
-        failure = FAILED_FINISHES.get(choice.finish_reason or "", "empty")
-    else:
-        failure = FAILED_FINISHES.get(choice.finish_reason or "")
-    return Reply(
-        text=None if failure else choice.message.content,
-        failure=failure,
-        model=completion.model,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
+def _announce(what: str, estimate: Estimate, budget: Budget, account: Account) -> None:
+    """Say what is about to be spent."""
+    money = "price unknown" if estimate.usd is None else f"${estimate.usd:.4f}"
+    logger.info(
+        "%s: about %d requests, %.0f tokens, %s, %.0f s; this loop has spent $%.4f",
+        what,
+        estimate.requests,
+        estimate.tokens,
+        money,
+        estimate.seconds,
+        budget.spent.usd,
     )
-
-
-def _is_worth_a_retry(error: Exception) -> bool | float:
-    """Whether to try again, or after how many seconds where the endpoint says so."""
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        if error.code in NEVER_RETRIED_CODES:
-            return False
-        after = error.response.headers.get("retry-after", "")
-        if error.status_code in RETRIED_STATUS and after.isdecimal():
-            return float(after)
-        return error.status_code in RETRIED_STATUS or error.status_code >= 500
-    return isinstance(error, (openai.APIConnectionError, TimeoutError))
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Any]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=total == 0) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
+    after = budget.spent.plus(Cost(estimate.usd or 0.0, estimate.tokens, estimate.requests))
+    for name, value in after._asdict().items():
+        cap = getattr(account.caps, name)
+        if cap is not None and value > cap:
+            logger.warning(
+                "%s: the cap budget.%s of %g will probably end it (%g with this)",
+                what,
+                name,
+                cap,
+                value,
+            )

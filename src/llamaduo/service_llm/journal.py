@@ -1,95 +1,300 @@
-"""The journal: every request to a service LLM before it is sent, every body as it arrives."""
+"""The journal: every request to a service LLM before it is sent, every body as it arrives.
 
+It is the one account of tokens and money over all service LLMs of a data root.
+"""
+
+from __future__ import annotations
+
+import asyncio
 import hashlib
 import json
+import queue
 import sqlite3
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+from llamaduo.service_llm.budget import Cost
+
+SCHEMA_VERSION = 1
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS attempts (
-    key TEXT NOT NULL,          -- of the request, see request_key
-    attempt INTEGER NOT NULL,   -- 1, 2, … for one key
+CREATE TABLE attempts (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL,            -- of the request, see request_key
+    account TEXT NOT NULL,        -- the loop that pays
     endpoint TEXT NOT NULL,
-    request TEXT NOT NULL,      -- JSON body
-    sent_at REAL NOT NULL,      -- seconds since the epoch
-    received_at REAL,
-    status INTEGER,             -- HTTP status, NULL while under way or where no answer came
-    body TEXT,                  -- as it arrived
-    usable INTEGER NOT NULL DEFAULT 0,  -- 1: a whole answer, which is never asked for again
-    PRIMARY KEY (key, attempt)
-) WITHOUT ROWID;
+    model TEXT NOT NULL,
+    purpose TEXT NOT NULL,        -- such as: judging
+    request TEXT NOT NULL,        -- JSON body, as sent
+    prompt_bytes INTEGER NOT NULL,     -- of all messages, UTF-8
+    expected_tokens INTEGER NOT NULL,  -- of the answer, as the sender guessed
+    sent_at REAL NOT NULL,        -- seconds since the epoch
+    received_at REAL,             -- NULL while under way, and where no answer came
+    status INTEGER,               -- HTTP status
+    body TEXT,                    -- as it arrived
+    outcome TEXT,                 -- answered, or the name of the failure
+    prompt_tokens REAL NOT NULL,
+    completion_tokens REAL NOT NULL,
+    usd REAL,                     -- NULL: the price is unknown
+    estimated INTEGER NOT NULL    -- 1: the endpoint has not said what it counted
+);
+CREATE INDEX attempts_by_key ON attempts (key);
+CREATE INDEX attempts_by_account ON attempts (account);
 """
+# Before there were versions: the whole answers are kept, what they cost is not known.
+FROM_VERSION_0 = """
+INSERT INTO attempts SELECT
+    NULL, from_hex(key), '', endpoint, COALESCE(json_extract(request, '$.model'), ''), '', request,
+    0, 0, sent_at, received_at, status, body, 'answered', 0, 0, NULL, 1
+FROM attempts_0 WHERE usable = 1
+"""
+ANSWERED = "answered"
+CHUNK = 500
 
 
-def request_key(endpoint: str, body: dict[str, Any], repeat: int) -> str:
+class JournalError(Exception):
+    """The journal's file cannot be used."""
+
+
+class Sent(NamedTuple):
+    """A request about to be sent; the figures are estimates."""
+
+    key: bytes
+    account: str
+    endpoint: str
+    model: str
+    purpose: str
+    request: str
+    prompt_bytes: int
+    expected_tokens: int
+    prompt_tokens: float
+    completion_tokens: float
+    usd: float | None
+
+
+class Received(NamedTuple):
+    """What came of it; tokens are None where the endpoint said nothing, and the estimate stays."""
+
+    status: int | None
+    body: str | None
+    outcome: str
+    tokens: tuple[int, int] | None
+    usd: float | None
+
+
+class Experience(NamedTuple):
+    """What earlier answers teach about the cost of requests with the same purpose."""
+
+    tokens_per_byte: float
+    tokens_per_expected: float
+    seconds: float
+    """From request to answer."""
+
+
+def request_key(endpoint: str, body: dict[str, Any], repeat: int) -> bytes:
     """Identity of a request: endpoint, model, messages, parameters and repeat index."""
     canonical = json.dumps([endpoint, body, repeat], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).digest()
 
 
 class Journal:
-    """An SQLite file; a row is on the disk when a method returns.
+    """An SQLite file.
 
     Args:
         path: Created with its folder at the first request, readable by its owner alone.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        self.path = path
 
-    def answer(self, key: str) -> str | None:
-        """The body of an earlier whole answer."""
-        if self._connection is None and not self._path.exists():
-            return None
-        row = self._execute("SELECT body FROM attempts WHERE key = ? AND usable = 1", (key,))
-        return row[0] if row else None
+    def answers(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
+        """Key and body of the requests that were answered, read a piece at a time.
 
-    def sending(self, key: str, endpoint: str, body: dict[str, Any]) -> int:
-        """Enter a request that is about to be sent.
-
-        Returns:
-            The number of the attempt.
+        Raises:
+            JournalError: The file is no journal, or one of a later version.
         """
-        row = self._execute(
-            "INSERT INTO attempts (key, attempt, endpoint, request, sent_at) "
-            "SELECT ?, COALESCE(MAX(attempt), 0) + 1, ?, ?, ? FROM attempts WHERE key = ? "
-            "RETURNING attempt",
-            (key, endpoint, json.dumps(body, ensure_ascii=False), time.time(), key),
+        if not self.path.exists():
+            return
+        with closing(self.open()) as connection:
+            for start in range(0, len(keys), CHUNK):
+                chunk = keys[start : start + CHUNK]
+                marks = ",".join("?" * len(chunk))
+                yield from connection.execute(
+                    "SELECT key, body FROM attempts "
+                    f"WHERE key IN ({marks}) AND outcome = '{ANSWERED}' GROUP BY key",
+                    chunk,
+                )
+
+    def spent(self, account: str) -> Cost:
+        """What an account has spent; an attempt without an answer counts at its estimate."""
+        row = self._row(
+            "SELECT SUM(usd), SUM(prompt_tokens + completion_tokens), COUNT(*) "
+            "FROM attempts WHERE account = ?",
+            (account,),
         )
-        return int(row[0])
+        return Cost(*(value or 0 for value in row)) if row else Cost()
 
-    def received(self, key: str, attempt: int, status: int, body: str, *, usable: bool) -> None:
-        """Enter what came back."""
-        self._execute(
-            "UPDATE attempts SET received_at = ?, status = ?, body = ?, usable = ? "
-            "WHERE key = ? AND attempt = ?",
-            (time.time(), status, body, int(usable), key, attempt),
+    def experience(self, endpoint: str, model: str, purpose: str) -> Experience | None:
+        """Means over the answers so far; None where there are none."""
+        row = self._row(
+            "SELECT SUM(prompt_tokens) / SUM(prompt_bytes), "
+            "SUM(completion_tokens) / SUM(expected_tokens), AVG(received_at - sent_at) "
+            "FROM attempts WHERE endpoint = ? AND model = ? AND purpose = ? "
+            f"AND outcome = '{ANSWERED}' AND estimated = 0",
+            (endpoint, model, purpose),
         )
+        return Experience(*row) if row and None not in row else None
 
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+    def writer(self) -> JournalWriter:
+        """A thread that writes; use as an asynchronous context manager."""
+        return JournalWriter(self)
 
-    def _execute(self, statement: str, values: tuple[Any, ...]) -> Any:
-        with self._lock:
-            if self._connection is None:
-                self._connection = self._open()
-            with self._connection:
-                return self._connection.execute(statement, values).fetchone()
-
-    def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.touch(mode=0o600)
-        connection = sqlite3.connect(self._path, timeout=60, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute(SCHEMA)
+    def open(self) -> sqlite3.Connection:
+        """A connection to the file, which is created, or brought to the present schema."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch(mode=0o600)
+        # Statements commit by themselves, but for the writer's groups.
+        connection = sqlite3.connect(
+            self.path, timeout=60, check_same_thread=False, isolation_level=None
+        )
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            self._bring_to_schema(connection)
+            connection.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise JournalError(
+                f"the journal {self.path} cannot be used ({error}); it holds paid answers, so move "
+                "it away rather than delete it"
+            ) from error
+        except JournalError:
+            connection.close()
+            raise
         return connection
+
+    def _bring_to_schema(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == SCHEMA_VERSION:
+            return
+        known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if version or not known <= {"attempts"}:
+            raise JournalError(
+                f"the journal {self.path} has schema version {version}, expected {SCHEMA_VERSION}; "
+                "run the llamaduo that wrote it, or move the file away to begin a new one"
+            )
+        if known:
+            connection.execute("ALTER TABLE attempts RENAME TO attempts_0")
+        for statement in SCHEMA.split(";"):
+            connection.execute(statement)
+        if known:
+            connection.create_function("from_hex", 1, bytes.fromhex)
+            connection.execute(FROM_VERSION_0)
+            connection.execute("DROP TABLE attempts_0")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _row(self, statement: str, values: tuple[Any, ...]) -> Any:
+        if not self.path.exists():
+            return None
+        with closing(self.open()) as connection:
+            return connection.execute(statement, values).fetchone()
+
+
+class JournalWriter:
+    """Writes in a thread of its own: one commit for all that waits, on disk when a call returns."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._connection = self._journal.open()
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    async def sending(self, sent: Sent) -> int:
+        """Enter a request; the id of its row."""
+        columns = ", ".join(Sent._fields)
+        marks = ", ".join("?" * len(Sent._fields))
+        return await self._written(
+            f"INSERT INTO attempts ({columns}, sent_at, estimated) VALUES ({marks}, ?, 1)",
+            (*sent, time.time()),
+        )
+
+    async def received(self, row: int, received: Received) -> None:
+        """Enter what came of it."""
+        columns: dict[str, Any] = {
+            "received_at": time.time(),
+            "status": received.status,
+            "body": received.body,
+            "outcome": received.outcome,
+        }
+        if received.tokens is not None:
+            columns |= {
+                "prompt_tokens": received.tokens[0],
+                "completion_tokens": received.tokens[1],
+                "usd": received.usd,
+                "estimated": 0,
+            }
+        assigned = ", ".join(f"{name} = ?" for name in columns)
+        await self._written(
+            f"UPDATE attempts SET {assigned} WHERE id = ?",
+            (*columns.values(), row),
+        )
+
+    async def _written(self, statement: str, values: tuple[Any, ...]) -> int:
+        write = _Write(statement, values, self._loop.create_future())
+        self._waiting.put(write)
+        # What was begun is written even if its sender is cancelled.
+        return await asyncio.shield(write.row)
+
+    def _write(self) -> None:
+        ended = False
+        while not ended:
+            group = [self._waiting.get()]
+            while not self._waiting.empty():
+                group.append(self._waiting.get())
+            ended = None in group
+            writes = [write for write in group if write is not None]
+            if writes:
+                self._loop.call_soon_threadsafe(self._commit(writes))
+
+    def _commit(self, writes: list[_Write]) -> Callable[[], None]:
+        """Write a group; what then tells its senders."""
+        try:
+            self._connection.execute("BEGIN")
+            rows = [self._connection.execute(w.statement, w.values).lastrowid for w in writes]
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            failure = error
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+            def tell_failure() -> None:
+                for write in writes:
+                    write.row.set_exception(failure)
+
+            return tell_failure
+
+        def tell_rows() -> None:
+            for write, row in zip(writes, rows, strict=True):
+                write.row.set_result(row or 0)
+
+        return tell_rows
+
+
+class _Write(NamedTuple):
+    statement: str
+    values: tuple[Any, ...]
+    row: asyncio.Future[int]

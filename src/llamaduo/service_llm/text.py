@@ -2,10 +2,16 @@
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n\s*```\s*\Z", re.DOTALL)
+# A brace or bracket that begins JSON, unlike {project} or [1] in prose.
+JSON_BEGINS = re.compile(r'\{\s*["}]|\[\s*[\[{"\]]')
+STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"|,(?=\s*[}\]])', re.DOTALL)
+THOUGHT = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)
 
 
 def placeholders_of(template: str) -> set[str]:
@@ -18,14 +24,40 @@ def fill(template: str, values: dict[str, str]) -> str:
     return PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
 
 
-def json_object(text: str) -> dict[str, Any] | None:
-    """Read a reply that is one JSON object, bare or in a code fence; None for anything else."""
-    fenced = FENCE.match(text)
-    try:
-        value = json.loads(fenced.group(1) if fenced else text, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def read_json(text: str, read: Callable[[dict[str, Any]], T | None]) -> T | None:
+    """Read an answer that holds one JSON object of the right form.
+
+    Code fences, prose around it, a thought before it and trailing commas are accepted.
+
+    Args:
+        read: The value of an object; None for one of another form.
+
+    Returns:
+        None where there is no such object, where two of them differ, and where any JSON in the text
+        is broken, as it is when the answer was cut off.
+    """
+    values = json_values(THOUGHT.sub("", text))
+    found = [read(value) for value in values or [] if isinstance(value, dict)]
+    right = [value for value in found if value is not None]
+    return right[0] if right and all(value == right[0] for value in right) else None
+
+
+def json_values(text: str) -> list[Any] | None:
+    """The JSON objects and arrays in a text, outermost ones; None if one of them is broken."""
+    values, position = [], 0
+    while begin := JSON_BEGINS.search(text, position):
+        rest = text[begin.start() :]
+        for candidate in (rest, _without_trailing_commas(rest)):
+            try:
+                value, length = DECODER.raw_decode(candidate)
+                break
+            except (ValueError, RecursionError):
+                continue
+        else:
+            return None
+        values.append(value)
+        text, position = candidate, length
+    return values
 
 
 def is_text(value: Any) -> bool:
@@ -36,5 +68,19 @@ def is_text(value: Any) -> bool:
         return False
 
 
+def _without_trailing_commas(text: str) -> str:
+    return STRING_OR_TRAILING_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text)
+
+
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _no_key_twice(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(items)
+    if len(value) < len(items):
+        raise ValueError("a key stands twice")
+    return value
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_no_key_twice)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import to_messages
-from llamaduo.parameters import BaselineParameters, EvaluationParameters
+from llamaduo.parameters import BaselineParameters, EvaluationParameters, IterationParameters
 from llamaduo.pipelines.evaluation.decision import summarise_scores
 from llamaduo.pipelines.evaluation.nodes import (
     answer_conversations,
@@ -85,14 +85,23 @@ def answer_few_shot(
 
 
 def answer_by_service_llm(
-    service_llm: ServiceLLM, coverage_test: pd.DataFrame, baselines: BaselineParameters
+    service_llm: ServiceLLM,
+    coverage_test: pd.DataFrame,
+    baselines: BaselineParameters,
+    iteration: IterationParameters,
 ) -> pd.DataFrame:
     """Let the service LLM do the task itself: ``Responses``; a failed request is a missing row."""
     requests = [
-        Request(to_messages(row["system"], row["prompt"]), max_tokens=baselines.max_tokens)
+        Request(
+            to_messages(row["system"], row["prompt"]),
+            max_tokens=baselines.max_tokens,
+            expected_tokens=len(row["response"].encode("utf-8", "replace")) // 4 + 1,
+        )
         for row in coverage_test.to_dict("records")
     ]
-    replies = reply_columns(service_llm.complete_all(requests, "asking the service LLM itself"))
+    replies = reply_columns(
+        service_llm.complete_all(requests, "asking the service LLM itself", iteration.account)
+    )
     answered = coverage_test[["id"]].assign(
         sample=1, response=replies["text"], tokens=replies["completion_tokens"], finished=True
     )
@@ -123,6 +132,7 @@ def judge_baselines(
     judge_prompt: str,
     judge: ServiceLLM,
     evaluation: EvaluationParameters,
+    iteration: IterationParameters,
 ) -> list[dict[str, Any]]:
     """Judge and score each baseline as an iteration is.
 
@@ -134,7 +144,7 @@ def judge_baselines(
         # Some answer once where the local LLM answers K times.
         samples = {"responses_per_prompt": int(responses["sample"].max())}
         own = evaluation.model_copy(update=samples)
-        replies = ask_judge(responses, coverage_test, judge_prompt, judge, own)
+        replies = ask_judge(responses, coverage_test, judge_prompt, judge, own, iteration)
         scores = score_prompts(parse_judgements(replies), coverage_test, own)
         rows.append({"name": name, **summarise_scores(scores, own, own.alpha)})
     return rows

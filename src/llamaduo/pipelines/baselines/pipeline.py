@@ -34,7 +34,7 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             nodes.answer_by_service_llm,
-            ["service_llm", "coverage_test", "params:baselines"],
+            ["service_llm", "coverage_test", "params:baselines", "params:iteration"],
             "service_llm_responses",
             name="answer_by_service_llm",
         ),
@@ -51,7 +51,14 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             nodes.judge_baselines,
-            ["baseline_responses", "coverage_test", "judge_prompt", "judge", "params:evaluation"],
+            [
+                "baseline_responses",
+                "coverage_test",
+                "judge_prompt",
+                "judge",
+                "params:evaluation",
+                "params:iteration",
+            ],
             "baseline_scores",
             name="judge_baselines",
         ),

@@ -11,7 +11,8 @@ import pandas as pd
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.schemas import ParsedPairs, Seeds, SynthesisReplies
 from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
-from llamaduo.service_llm.text import fill, is_text, json_object
+from llamaduo.service_llm.failures import Failure
+from llamaduo.service_llm.text import fill, is_text, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def ask_service_llm(
     synthesis_prompt: str,
     service_llm: ServiceLLM,
     synthesis: SynthesisParameters,
+    iteration: IterationParameters,
 ) -> pd.DataFrame:
     """Ask for new pairs, one request per seed.
 
@@ -95,12 +97,13 @@ def ask_service_llm(
         Request(
             messages=[{"role": "user", "content": _synthesis_request(synthesis_prompt, seed)}],
             max_tokens=synthesis.max_tokens,
+            expected_tokens=_expected_tokens(seed),
             temperature=synthesis.temperature,
             response_schema=PAIRS_SCHEMA,
         )
         for seed in seeds.to_dict("records")
     ]
-    replies = service_llm.complete_all(requests, "asking for pairs")
+    replies = service_llm.complete_all(requests, "asking for pairs", iteration.account)
     return pd.DataFrame(
         {
             "request": seeds["request"],
@@ -138,24 +141,25 @@ def parse_pairs(
                 **pair,
             }
             for reply in synthesis_replies.to_dict("records")
-            for pair in read_pairs(reply["text"], reply["failure"])
+            for pair in read_pairs(reply["text"], reply["failure"], reply["detail"])
         ]
     ids = [f"i{iteration:03d}-{number:05d}" for number in range(1, len(rows) + 1)]
     return pd.DataFrame(rows).assign(id=ids) if rows else ParsedPairs.empty()
 
 
-def read_pairs(text: str | None, failure: str | None) -> list[dict[str, str]]:
+def read_pairs(
+    text: str | None, failure: str | None = None, detail: str = ""
+) -> list[dict[str, str]]:
     """Read one reply.
 
     Returns:
         Rows of ``prompt``, ``response`` and ``unreadable`` (the reason, empty for a pair).
     """
     if failure is not None and not pd.isna(failure):
-        return [_unreadable(f"request failed: {failure}")]
-    found = json_object(str(text))
-    pairs = found.get("pairs") if found else None
-    if not isinstance(pairs, list):
-        return [_unreadable("no list of pairs in the reply")]
+        return [_unreadable(f"request failed: {failure} {detail}".strip())]
+    pairs = read_json(str(text), _pairs_of)
+    if pairs is None:
+        return [_unreadable("no list of pairs in the reply, or a broken one")]
     return [
         {"prompt": pair["prompt"], "response": pair["response"], "unreadable": ""}
         if isinstance(pair, dict) and is_text(pair.get("prompt")) and is_text(pair.get("response"))
@@ -211,6 +215,7 @@ def report_synthesis(
         "dropped": {str(k): int(v) for k, v in counts.sort_index().items() if k},
         "requests": len(synthesis_replies),
         "failed_requests": int(synthesis_replies["failure"].notna().sum()),
+        "over_budget": int((synthesis_replies["failure"] == Failure.OVER_BUDGET).sum()),
         "prompt_tokens": int(synthesis_replies["prompt_tokens"].sum()),
         "completion_tokens": int(synthesis_replies["completion_tokens"].sum()),
         "teacher": sorted(synthesis_replies["model"].dropna().unique()),
@@ -236,6 +241,12 @@ def _synthesis_request(synthesis_prompt: str, seed: dict[Hashable, Any]) -> str:
     )
 
 
+def _expected_tokens(seed: dict[Hashable, Any]) -> int:
+    """About: pairs as long as the seed, at four bytes a token, in a frame of JSON."""
+    size = len(f"{seed['prompt']}{seed['response']}".encode("utf-8", "replace"))
+    return int(seed["pairs"]) * (size // 4 + 12)
+
+
 def _ready_rows(ready_pairs: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
@@ -249,6 +260,11 @@ def _ready_rows(ready_pairs: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in ready_pairs.fillna("").to_dict("records")
     ]
+
+
+def _pairs_of(value: dict[str, Any]) -> list[Any] | None:
+    pairs = value.get("pairs")
+    return pairs if isinstance(pairs, list) else None
 
 
 def _unreadable(reason: str) -> dict[str, str]:

@@ -21,7 +21,13 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             nodes.ask_service_llm,
-            ["seeds", "synthesis_prompt", "service_llm", "params:data_synthesis"],
+            [
+                "seeds",
+                "synthesis_prompt",
+                "service_llm",
+                "params:data_synthesis",
+                "params:iteration",
+            ],
             "synthesis_replies",
             name="ask_service_llm",
         ),

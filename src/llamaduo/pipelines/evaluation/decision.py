@@ -24,7 +24,8 @@ def assess_scores(
 
     Returns:
         The summaries of both scores, ``judged_share``, ``target_met``, ``advisory``, and
-        ``plateau``, ``regression`` and ``no_new_data`` as reasons to stop without the target.
+        ``plateau``, ``regression``, ``no_new_data`` and ``over_budget`` as reasons to stop without
+        the target.
     """
     history = previous_iteration_history or []
     summary = summarise_scores(scores, evaluation, evaluation.alpha / loop.max_iterations)
@@ -37,6 +38,7 @@ def assess_scores(
         "plateau": is_plateau([*history, now], evaluation.patience),
         "regression": is_regression([*history, now]),
         "no_new_data": asked_in_vain,
+        "over_budget": bool(synthesis_report["over_budget"] or scores["over_budget"].any()),
     }
 
 
@@ -115,12 +117,17 @@ def confirm(holdout_scores: pd.DataFrame, evaluation: EvaluationParameters) -> d
     """Check the target once more on the holdout, at the undivided level: it is seen only once.
 
     Returns:
-        The summary of the holdout and ``confirmed``; empty unless the target was met.
+        The summary of the holdout, ``confirmed`` and ``over_budget``; empty unless the target was
+        met.
     """
     if holdout_scores.empty:
         return {}
     summary = summarise_scores(holdout_scores, evaluation, evaluation.alpha)
-    return {**summary, "confirmed": meets_target(summary, evaluation)}
+    return {
+        **summary,
+        "confirmed": meets_target(summary, evaluation),
+        "over_budget": bool(holdout_scores["over_budget"].any()),
+    }
 
 
 def reach_verdict(
@@ -132,7 +139,7 @@ def reach_verdict(
     """Decide whether the loop ends here, and why.
 
     Returns:
-        ``iteration``; ``stop``; ``reason`` (target, target_not_confirmed, regression,
+        ``iteration``; ``stop``; ``reason`` (target, budget, target_not_confirmed, regression,
         no_new_data, plateau, max_iterations, or null); ``target_reached``; ``advisory``, where
         the test set or the holdout is small; ``best_iteration``, the one with the highest lower
         bound of the precision.
@@ -140,6 +147,7 @@ def reach_verdict(
     reached = bool(confirmation.get("confirmed"))
     reasons = {
         "target": reached,
+        "budget": assessment["over_budget"] or confirmation.get("over_budget", False),
         "target_not_confirmed": bool(confirmation) and not reached,
         "regression": assessment["regression"],
         "no_new_data": assessment["no_new_data"],

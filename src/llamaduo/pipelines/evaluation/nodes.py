@@ -2,24 +2,31 @@
 
 import json
 import logging
+import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.inference import DecodingSettings, respond
-from llamaduo.parameters import EvaluationParameters
+from llamaduo.parameters import EvaluationParameters, IterationParameters
 from llamaduo.schemas import Judgements, JudgeReplies, Responses, Scores
 from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
-from llamaduo.service_llm.text import fill, json_object
+from llamaduo.service_llm.failures import Failure
+from llamaduo.service_llm.text import fill, read_json
 
 logger = logging.getLogger(__name__)
 
 SCORES = ("similarity", "precision")
 HIGHEST = 100
+SCORE_TEXT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?)(?: ?/ ?100)?")
+"""A number in ASCII digits, with the scale of the judge prompt or without."""
+
+JUDGEMENT_TOKENS = 20
+"""About: two scores as JSON."""
 
 JUDGEMENT_SCHEMA = {
     "name": "judgement",
@@ -93,6 +100,7 @@ def ask_judge(
     judge_prompt: str,
     judge: ServiceLLM,
     evaluation: EvaluationParameters,
+    iteration: IterationParameters,
 ) -> pd.DataFrame:
     """Let the judge score each response M times against its reference.
 
@@ -119,13 +127,14 @@ def ask_judge(
                 }
             ],
             max_tokens=evaluation.judge_max_tokens,
+            expected_tokens=JUDGEMENT_TOKENS,
             temperature=evaluation.judge_temperature,
             response_schema=JUDGEMENT_SCHEMA,
             repeat=row["repeat"],
         )
         for row in rows
     ]
-    replies = judge.complete_all(requests, "judging")
+    replies = judge.complete_all(requests, "judging", iteration.account)
     table = pd.DataFrame(rows).drop(columns="response")
     return table.assign(**reply_columns(replies))
 
@@ -139,7 +148,7 @@ def parse_judgements(judge_replies: pd.DataFrame) -> pd.DataFrame:
     if judge_replies.empty:
         return Judgements.empty()
     read = [read_judgement(text) for text in judge_replies["text"]]
-    judgements = judge_replies[["id", "sample", "repeat", "text"]].join(
+    judgements = judge_replies[["id", "sample", "repeat", "text", "failure"]].join(
         pd.DataFrame(read, index=judge_replies.index, columns=list(SCORES), dtype=float)
     )
     unread = int(judgements["precision"].isna().sum())
@@ -150,11 +159,8 @@ def parse_judgements(judge_replies: pd.DataFrame) -> pd.DataFrame:
 
 def read_judgement(text: Any) -> dict[str, float | None]:
     """Both scores (0–100) of one reply, or null for both."""
-    found = json_object(text) if isinstance(text, str) else None
-    values = [found.get(name) for name in SCORES] if found else []
-    if values and all(_is_score(value) for value in values):
-        return {name: float(value) for name, value in zip(SCORES, values, strict=True)}  # type: ignore[arg-type]
-    return dict.fromkeys(SCORES)
+    found = read_json(text, _scores_of) if isinstance(text, str) else None
+    return {name: found[name] if found else None for name in SCORES}
 
 
 def score_prompts(
@@ -170,15 +176,19 @@ def score_prompts(
     full = judgements.assign(
         full_marks=(judgements["precision"] == HIGHEST)
         .astype(float)
-        .where(judgements["precision"].notna())
+        .where(judgements["precision"].notna()),
+        over_budget=judgements["failure"] == Failure.OVER_BUDGET,
     )
     by_prompt = full.groupby("id")[[*SCORES, "full_marks"]]
     expected = evaluation.responses_per_prompt * evaluation.judgements_per_response
-    scores = by_prompt.mean().assign(judged=by_prompt.count()["precision"])
+    scores = by_prompt.mean().assign(
+        judged=by_prompt.count()["precision"],
+        over_budget=full.groupby("id")["over_budget"].sum(),
+    )
     return (
         pairs[["id", "category"]]
         .merge(scores, on="id", how="left")
-        .fillna({"judged": 0})
+        .fillna({"judged": 0, "over_budget": 0})
         .assign(expected=expected)
     )
 
@@ -188,5 +198,15 @@ def _judge_request(judge_prompt: str, pair: dict[Hashable, Any], response: str) 
     return fill(judge_prompt, {"case": json.dumps(case, ensure_ascii=False)})
 
 
-def _is_score(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= HIGHEST
+def _scores_of(value: dict[str, Any]) -> dict[str, float] | None:
+    scores = {name: read_score(value.get(name)) for name in SCORES}
+    return None if None in scores.values() else cast("dict[str, float]", scores)
+
+
+def read_score(value: Any) -> float | None:
+    """A score as a number or as plain text, such as ``85`` or ``"85/100"``, if on the scale."""
+    if isinstance(value, str) and (match := SCORE_TEXT.fullmatch(value.strip(" "))):
+        value = float(match[1])
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value <= HIGHEST else None

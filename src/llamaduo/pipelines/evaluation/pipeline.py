@@ -93,7 +93,14 @@ def _scoring(pairs: str, prefix: str) -> list[Node]:
         ),
         Node(
             nodes.ask_judge,
-            [f"{prefix}responses", pairs, "judge_prompt", "judge", "params:evaluation"],
+            [
+                f"{prefix}responses",
+                pairs,
+                "judge_prompt",
+                "judge",
+                "params:evaluation",
+                "params:iteration",
+            ],
             f"{prefix}judge_replies",
             name=f"ask_{prefix}judge",
         ),

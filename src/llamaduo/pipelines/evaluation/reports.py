@@ -13,6 +13,7 @@ from llamaduo.service_llm.client import ServiceLLM
 
 REASONS = {
     "target": "the target is reached, and the holdout confirms it",
+    "budget": "the budget of the loop is spent; what was bought is kept",
     "target_not_confirmed": "the test set meets the target, but the holdout does not confirm it",
     "regression": "the precision has fallen twice in a row",
     "no_new_data": "the service LLM gave nothing new to train on",

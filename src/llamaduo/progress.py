@@ -43,13 +43,19 @@ class ProgressDisplay:
     ) -> None:
         self._bar.stop()
 
-    def show(self, done: int, total: int, note: str = "") -> None:
-        """Say that ``done`` of ``total`` steps are finished, with a word about the last one."""
+    def show(self, done: int, total: int, note: str = "", begun_at: int = 0) -> None:
+        """Say that ``done`` of ``total`` steps are finished, with a word about the last one.
+
+        Args:
+            begun_at: Steps that were finished at the beginning, and took no time.
+        """
         self._bar.update(self._task, completed=done, total=total, note=note)
         tenth = 10 * done // total
         if self._quiet or self._console.is_terminal or tenth == self._tenth:
             return
         self._tenth = tenth
-        seconds_left = (time.perf_counter() - self._start) * (total - done) / done
+        seconds_left = (
+            (time.perf_counter() - self._start) * (total - done) / max(1, done - begun_at)
+        )
         parts = [f"{self._title} {done}/{total}", note, f"{seconds_left:.0f} s left"]
         self._console.print(", ".join(part for part in parts if part), soft_wrap=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llamaduo.local_llm.progress import ProgressDisplay
+from llamaduo.progress import ProgressDisplay
 
 
 def test_without_a_terminal_a_line_is_written_each_tenth(

@@ -1,0 +1,73 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamaduo.service_llm.answers import read_reply
+from llamaduo.service_llm.failures import FailedAttempt, Failure, Retry
+from tests.fakes.openai_server import HTML, completion
+
+WHOLE = json.dumps(completion("yes"))
+
+
+def failure_of(raw):
+    with pytest.raises(FailedAttempt) as caught:
+        read_reply(raw)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("raw", "failure", "detail"),
+    [
+        (HTML, Failure.UNREADABLE, "a page of HTML or XML"),
+        ('{"choices": null}', Failure.UNREADABLE, "choices:"),
+        ('{"choices": []}', Failure.UNREADABLE, "choices:"),
+        ('{"choices": [null]}', Failure.UNREADABLE, "choices.0:"),
+        ('{"choices": [{"message": "hello"}]}', Failure.UNREADABLE, "choices.0.message:"),
+        ("[" * 100_000, Failure.UNREADABLE, "no chat completion"),
+        (
+            '{"choices": [{"message": {"content": "half \\ud83d"}}]}',
+            Failure.UNREADABLE,
+            "no chat completion",
+        ),
+        ('{"error": {"message": "overloaded"}}', Failure.UNREADABLE, "overloaded"),
+        ("[]", Failure.UNREADABLE, "body:"),
+        ("", Failure.UNREADABLE, "body:"),
+        (json.dumps(completion(None)), Failure.EMPTY, ""),
+        (json.dumps(completion(" \n")), Failure.EMPTY, ""),
+        (json.dumps(completion("x", "content_filter")), Failure.FILTERED, ""),
+        (json.dumps(completion("x", "length")), Failure.CUT_OFF, ""),
+        (json.dumps(completion(None, refusal="I will not")), Failure.REFUSED, "I will not"),
+    ],
+)
+def test_a_body_without_a_whole_answer_is_a_named_failure(raw, failure, detail):
+    failed = failure_of(raw)
+
+    assert failed.failure is failure
+    assert detail in failed.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "retry"),
+    [
+        ({"message": "m", "code": 502}, Retry.AGAIN),
+        ({"message": "m", "code": 429}, Retry.AGAIN),
+        ({"message": "m", "code": 400}, Retry.NEVER),
+        ({"message": "m", "code": "insufficient_quota"}, Retry.FATAL),
+        ({"message": "m"}, Retry.AGAIN),
+    ],
+)
+def test_an_error_inside_a_good_status_is_treated_as_that_error(error, retry):
+    assert failure_of(json.dumps({"error": error})).retry is retry
+
+
+@given(st.integers(min_value=0, max_value=len(WHOLE) - 1))
+def test_a_body_that_was_cut_off_is_never_an_answer(length):
+    assert failure_of(WHOLE[:length]).failure is Failure.UNREADABLE
+
+
+def test_tokens_that_are_negative_are_no_account():
+    raw = json.dumps(completion("x", usage={"prompt_tokens": -5, "completion_tokens": 1}))
+
+    assert failure_of(raw).failure is Failure.UNREADABLE
