@@ -37,6 +37,7 @@ PREFLIGHT = "preflight"
 CHECK_S = 9.0
 """The preflight request may take this long."""
 CONNECT_S = 5.0
+SHOWN_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -296,23 +297,26 @@ class _Tally:
         self._budget = budget
         self._failures: Counter[str] = Counter()
         self._tokens_before = budget.spent.tokens
-        self._began = time.perf_counter()
+        self._began = self._shown = time.perf_counter()
 
     def count(self, reply: Reply) -> None:
         """Take one more reply into account."""
         self._done += 1
         if reply.failure:
             self._failures[f"{reply.failure}: {reply.detail}"[:200]] += 1
-        self._display.show(self._done, self._total, self._note(), begun_at=self._known)
+        now = time.perf_counter()
+        if self._done == self._total or now - self._shown >= SHOWN_EVERY_S:
+            self._shown = now
+            self._display.show(self._done, self._total, self._note(now), begun_at=self._known)
 
     def say_failures(self) -> None:
         """Name each cause with its count."""
         for cause, count in self._failures.most_common(5):
             logger.warning("%d failed, %s", count, cause)
 
-    def _note(self) -> str:
+    def _note(self, now: float) -> str:
         spent = self._budget.spent
-        seconds = time.perf_counter() - self._began
+        seconds = now - self._began
         parts = [
             f"{self._failures.total()} failed" if self._failures else "",
             f"{self._known} from the journal" if self._known else "",

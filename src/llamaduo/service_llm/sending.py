@@ -102,6 +102,8 @@ class Job:
         self._budget = budget
         self._rates = rates
         self._deliver = deliver
+        # Whole, so that the client need not join it each time.
+        self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self._hush = asyncio.Event()
         self._fatal: FailedAttempt | None = None
         self._cool_until = 0.0
@@ -218,9 +220,7 @@ class Job:
         seconds = self._limits.timeout_s
         try:
             async with asyncio.timeout(seconds):  # the client's own timeout is per read
-                response = await self._client.post(
-                    "/chat/completions", body=body, cast_to=httpx2.Response
-                )
+                response = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
         except openai.APIStatusError as error:
             text = self._without_key(error.response.text)
             return (

@@ -1,0 +1,120 @@
+"""Judge answers and pair texts as models write them, and cut at any byte."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llamaduo.pipelines.data_synthesis.nodes import read_pairs
+from llamaduo.pipelines.evaluation.nodes import SCORES, read_judgement
+
+MANY = 5000
+NOTHING = dict.fromkeys(SCORES)
+
+scores = st.integers(0, 100) | st.floats(0, 100).map(lambda value: round(value, 2))
+spellings = st.sampled_from([lambda v: v, str, lambda v: f"{v}/100", lambda v: f"{v} / 100"])
+prose = st.sampled_from(
+    [
+        "",
+        "Here is my verdict for {project}:\n",
+        "On a scale of 0 to 100 [see 1] I say:\n",
+        '<think>Maybe 10/100? {"similarity": 1}</think>\n',
+    ]
+)
+after = st.sampled_from(["", "\n", "\nHope this helps {user}!", "\n\n(I gave 85 points.)"])
+fences = st.sampled_from(["{}", "```json\n{}\n```", "```\n{}\n```"])
+texts = st.text(max_size=40) | st.sampled_from(
+    ["code ```x``` ok", 'a "quoted", ]', "{{ seed }} ${x}", '{"prompt": 1}', "ünï\u2028cödé 🦙"]
+)
+
+
+def with_trailing_commas(text):
+    """Before each closing brace that ends the text."""
+    body = text.rstrip("}]")
+    return body + "".join("," + mark for mark in text[len(body) :])
+
+
+def dressed(draw, value):
+    """A value as JSON in one of the dresses in which models send it, and where its JSON ends."""
+    text = json.dumps(
+        value, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1]))
+    )
+    if draw(st.booleans()) and "\n" not in text:
+        text = with_trailing_commas(text)
+    before, fence = draw(prose), draw(fences)
+    opening, closing = fence.split("{}")
+    whole = f"{before}{opening}{text}{closing}{draw(after)}"
+    return whole, len(before) + len(opening) + len(text)
+
+
+@st.composite
+def judgements(draw):
+    values = {name: draw(scores) for name in SCORES}
+    spelt = {name: draw(spellings)(value) for name, value in values.items()}
+    extra = draw(
+        st.sampled_from([{}, {"reason": "so"}, {"detail": {"similarity": 1, "precision": 1}}])
+    )
+    return *dressed(draw, {**extra, **spelt}), {name: float(v) for name, v in values.items()}
+
+
+@st.composite
+def pair_sets(draw):
+    pairs = draw(st.lists(st.fixed_dictionaries({"prompt": texts, "response": texts}), max_size=4))
+    return *dressed(draw, {"pairs": pairs}), pairs
+
+
+def unreadable(text):
+    return all(row["unreadable"] for row in read_pairs(text))
+
+
+@settings(max_examples=MANY, deadline=None)
+@given(judgements(), st.data())
+def test_a_dressed_judgement_is_read_right_and_a_cut_one_never(judgement, data):
+    whole, end, values = judgement
+
+    assert read_judgement(whole) == values
+    assert read_judgement(whole[: data.draw(st.integers(0, end - 1))]) == NOTHING
+
+
+@settings(max_examples=MANY, deadline=None)
+@given(pair_sets(), st.data())
+def test_dressed_pairs_are_read_right_and_cut_ones_never(pair_set, data):
+    whole, end, pairs = pair_set
+
+    read = [{name: row[name] for name in ("prompt", "response")} for row in read_pairs(whole)]
+    assert read == pairs
+    assert unreadable(whole[: data.draw(st.integers(0, end - 1))])
+
+
+NO_SCORES = """
+NaN Infinity -Infinity 1e999 -5 101 true null [85] {"score":85} "٨٥" "8_5" "1,0" "85%" "8/10" "-5"
+"+5" "" "100.5" "nan" "0x10" "1e1"
+"""
+numbers = st.sampled_from(NO_SCORES.split())
+
+
+@settings(max_examples=MANY, deadline=None)
+@given(numbers, judgements(), st.sampled_from(SCORES))
+def test_what_is_no_score_is_null(number, judgement, name):
+    other = next(each for each in SCORES if each != name)
+    whole = f'{{"{other}": 50, "{name}": {number}}}'
+
+    assert read_judgement(whole) == NOTHING
+
+
+@settings(max_examples=MANY, deadline=None)
+@given(judgements(), st.text(max_size=10), st.data())
+def test_a_mutilated_judgement_is_on_the_scale_or_null(judgement, noise, data):
+    whole, *_ = judgement
+    at = data.draw(st.integers(0, len(whole)))
+    until = data.draw(st.integers(at, min(len(whole), at + 10)))
+
+    read = read_judgement(whole[:at] + noise + whole[until:])
+
+    assert read == NOTHING or all(0 <= value <= 100 for value in read.values())
+
+
+@pytest.mark.parametrize("text", ['{"pairs": [' * 30_000, '{"pairs": "x"}', '{"pairs": [[1, 2]]}'])
+def test_a_foreign_form_of_pairs_is_unreadable(text):
+    assert unreadable(text)
