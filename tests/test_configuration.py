@@ -1,5 +1,7 @@
 """Every checked-in environment loads, and every entry and parameter of it is usable."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,13 @@ import yaml
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.io import MemoryDataset
+from kedro.io import AbstractDataset, MemoryDataset
+from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from llamaduo.iterations import is_whole_loop
+from tests.fakes.openai_server import FakeOpenAI, echo
+from tests.service_llm.conftest import request
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENTS = ("local", "test", "openai")
@@ -77,3 +82,38 @@ def test_what_a_table_holds_is_validated():
         for name, entry in yaml.safe_load(text).items():
             if not name.startswith("_") and "JSONLines" in entry["type"]:
                 assert entry["validator"].startswith("llamaduo.schemas."), name
+
+
+def blocks(kind):
+    text = (REPOSITORY / "docs/endpoints.md").read_text(encoding="utf-8")
+    return [
+        OmegaConf.to_container(OmegaConf.create(block), resolve=False)
+        for block in re.findall(rf"```yaml {kind}\n(.*?)```", text, re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("block", blocks("catalog"), ids=lambda block: str(block)[:60])
+def test_each_documented_endpoint_makes_a_service_llm_that_answers(block, tmp_path):
+    (entry,) = block.values()
+    journal = {"filepath": str(tmp_path / "journal.sqlite")}
+    credentials = {name: {"api_key": "sk-test"} for name in blocks("credentials")[0]}
+    dataset = AbstractDataset.from_config(
+        "service_llm",
+        {
+            "type": "llamaduo.datasets.ServiceLLMDataset",
+            "journal": journal,
+            **entry,
+            "credentials": credentials.get(entry.get("credentials")),
+        },
+    )
+
+    service_llm = dataset.load()
+    with FakeOpenAI(answer=echo) as server:
+        there = replace(service_llm, base_url=server.base_url)
+        (reply,) = there.complete_all(
+            [request(1, temperature=1, response_schema={"name": "s", "schema": {}})], "test"
+        )
+
+    assert reply.text == "answer to item-1"
+    takes_schema = "claude" not in entry["model"]
+    assert ("response_format" in server.served[0].body) == takes_schema

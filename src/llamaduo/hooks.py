@@ -17,7 +17,7 @@ from rich.table import Table
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
 from llamaduo.parameters import IterationParameters, LoopParameters
-from llamaduo.service_llm.budget import Account
+from llamaduo.service_llm.budget import Account, Cost
 from llamaduo.service_llm.client import ServiceLLM
 
 NO_VERSION = version("none", 0)
@@ -188,6 +188,7 @@ class Progress:
                 f"precision {_mean(confirmation['precision'])}, "
                 f"lower bound {_shown(confirmation['precision']['lower_bound'])}"
             )
+        console.print(_spent(catalog))
         if verdict["target_reached"]:
             console.print(f"target reached in iteration {verdict['iteration']}")
         elif verdict["stop"]:
@@ -217,6 +218,17 @@ def _sentence(failure: CheckFailure) -> str:
         f"column {failure.column} fails {failure.check} in {failure.failure_count} row(s), "
         f"such as {examples}"
     )
+
+
+def _spent(catalog: DataCatalog) -> str:
+    """What the loop has paid so far, over teacher and judge."""
+    account = catalog.load("params:iteration").account
+    models: list[ServiceLLM] = [catalog.load("service_llm"), catalog.load("judge")]
+    journals = {model.journal.path: model.journal for model in models}
+    spent = sum((journal.spent(account.name) for journal in journals.values()), start=Cost())
+    unpriced = [model.model for model in models if model.price is None]
+    money = f"${spent.usd:.2f}" + (f" (price of {unpriced[0]} unknown)" if unpriced else "")
+    return f"spent by this loop: {money}, {spent.tokens:.0f} tokens, {spent.requests} requests"
 
 
 def _mean(score: dict[str, Any]) -> str:

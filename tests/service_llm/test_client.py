@@ -379,6 +379,27 @@ def test_a_model_that_says_nothing_of_its_tokens_counts_at_the_estimate(service,
     assert spent.usd > 0
 
 
+def test_another_model_than_the_one_asked_for_is_said(service, server, caplog):
+    server.answer = lambda body: {**echo(body), "model": "gpt-cheap"}
+
+    (reply,) = service.complete_all([request(1)], "test")
+
+    assert reply.model == "gpt-cheap"
+    assert "asked for the model m, the endpoint names gpt-cheap" in caplog.text
+
+
+def test_a_signal_waits_for_no_limit(server, tmp_path):
+    limits = Limits(concurrency=8, requests_per_minute=60)
+    slow = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+    server.script = lambda body: threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        slow.complete_all(requests(8), "test")
+
+    assert time.monotonic() - began < 5
+
+
 def test_a_key_is_sent_as_it_is(server, tmp_path):
     other = service_at(server.base_url, tmp_path / "j.sqlite", api_key=SecretStr("sk-other"))
 

@@ -17,7 +17,7 @@ import pydantic
 
 from llamaduo.progress import ProgressDisplay
 from llamaduo.service_llm.answers import Reply, read_reply
-from llamaduo.service_llm.budget import Account, Budget, Caps, Cost, Price, Rates
+from llamaduo.service_llm.budget import TOKENS_PER_BYTE, Account, Budget, Caps, Cost, Price, Rates
 from llamaduo.service_llm.endpoints import Accepts, Limits
 from llamaduo.service_llm.failures import NO_CONNECTION, Failure, Retry, ServiceLLMError
 from llamaduo.service_llm.journal import Journal, request_key
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TOKENS_PER_BYTE = 0.25
-"""Of prompts, before there is an answer that says how many tokens they have."""
 TOKENS_PER_SECOND = 50
 """Of an answer as it is written, before there is one."""
 PREFLIGHT = "preflight"
@@ -202,7 +200,7 @@ class ServiceLLM:
                 job = Job(client, writer, payer, self.limits, budget, rates, take)
                 signum = await job.run(pending)
         if what != PREFLIGHT:
-            tally.say_failures()
+            tally.say_what_was_odd(self.model)
         return signum
 
     def _client(self) -> openai.AsyncOpenAI:
@@ -296,12 +294,15 @@ class _Tally:
         self._caps = account.caps
         self._budget = budget
         self._failures: Counter[str] = Counter()
+        self._models: set[str] = set()
         self._tokens_before = budget.spent.tokens
         self._began = self._shown = time.perf_counter()
 
     def count(self, reply: Reply) -> None:
         """Take one more reply into account."""
         self._done += 1
+        if reply.model:
+            self._models.add(reply.model)
         if reply.failure:
             self._failures[f"{reply.failure}: {reply.detail}"[:200]] += 1
         now = time.perf_counter()
@@ -309,10 +310,13 @@ class _Tally:
             self._shown = now
             self._display.show(self._done, self._total, self._note(now), begun_at=self._known)
 
-    def say_failures(self) -> None:
-        """Name each cause with its count."""
+    def say_what_was_odd(self, model: str) -> None:
+        """Name each cause of failure with its count, and models that were not asked for."""
         for cause, count in self._failures.most_common(5):
             logger.warning("%d failed, %s", count, cause)
+        for other in sorted(self._models):
+            if model not in other and other not in model:
+                logger.warning("asked for the model %s, the endpoint names %s", model, other)
 
     def _note(self, now: float) -> str:
         spent = self._budget.spent
@@ -346,7 +350,7 @@ def _announce(what: str, estimate: Estimate, budget: Budget, account: Account) -
         estimate.seconds,
         budget.spent.usd,
     )
-    after = budget.spent.plus(Cost(estimate.usd or 0.0, estimate.tokens, estimate.requests))
+    after = budget.spent + Cost(estimate.usd or 0.0, estimate.tokens, estimate.requests)
     for name, value in after._asdict().items():
         cap = getattr(account.caps, name)
         if cap is not None and value > cap:

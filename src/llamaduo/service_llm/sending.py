@@ -105,6 +105,9 @@ class Job:
         # Whole, so that the client need not join it each time.
         self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self._hush = asyncio.Event()
+        self._under_way = 0
+        self._nothing_under_way = asyncio.Event()
+        self._nothing_under_way.set()
         self._fatal: FailedAttempt | None = None
         self._cool_until = 0.0
         self._requests = _per_minute(limits.requests_per_minute)
@@ -126,10 +129,12 @@ class Job:
             try:
                 awaited: set[asyncio.Future[Any]] = {workers, hushed}
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-                if not workers.done():
-                    await asyncio.wait({workers}, timeout=GRACE_S)
                 if workers.done():
                     workers.result()
+                else:
+                    await asyncio.wait(
+                        {asyncio.ensure_future(self._nothing_under_way.wait())}, timeout=GRACE_S
+                    )
             finally:
                 hushed.cancel()
                 workers.cancel()
@@ -166,34 +171,20 @@ class Job:
 
     async def _attempt(self, pending: Pending, began: float) -> Reply:
         await self._wait_for_leave(pending, began)
-        prompt, completion = pending.most_tokens
-        most = self._cost(prompt, completion)
+        most = self._cost(*pending.most_tokens)
         if exceeded := await self._budget.reserve(most):
             raise FailedAttempt(Failure.OVER_BUDGET, exceeded, Retry.NEVER)
-        expected = self._rates.tokens(pending.prompt_bytes, pending.expected_tokens)
-        cost: Cost = self._cost(*expected)
-        try:
-            row = await self._writer.sending(
-                Sent(
-                    pending.key,
-                    self._payer.account,
-                    self._payer.endpoint,
-                    self._payer.model,
-                    self._payer.purpose,
-                    json.dumps(pending.body, ensure_ascii=False),
-                    pending.prompt_bytes,
-                    pending.expected_tokens,
-                    *expected,
-                    cost.usd if self._payer.price else None,
-                )
-            )
-            tokens, outcome = await self._ask(pending, row)
-            if tokens is not None:
-                cost = self._cost(*tokens)
-                if sum(tokens):
-                    self._rates.learn(pending.prompt_bytes, pending.expected_tokens, tokens)
-        finally:
-            self._budget.settle(most, cost)
+        estimate = self._rates.tokens(pending.prompt_bytes, pending.expected_tokens)
+        cost = self._cost(*estimate)
+        with self._one_more_under_way():
+            try:
+                row = await self._writer.sending(self._sent(pending, estimate))
+                outcome, tokens = await self._ask(pending, row)
+                cost = self._cost(*(tokens or estimate))
+            finally:
+                self._budget.settle(most, cost)
+        if tokens and sum(tokens):
+            self._rates.learn(pending.prompt_bytes, pending.expected_tokens, tokens)
         if isinstance(outcome, Reply):
             return outcome
         self._consider(outcome, pending)
@@ -201,8 +192,8 @@ class Job:
 
     async def _ask(
         self, pending: Pending, row: int
-    ) -> tuple[tuple[int, int] | None, Reply | FailedAttempt]:
-        """Send and enter what came back: tokens that the endpoint counted, and the outcome."""
+    ) -> tuple[Reply | FailedAttempt, tuple[int, int] | None]:
+        """Send and enter what came back: the outcome, and the tokens that the endpoint counted."""
         status, body, outcome = await self._exchange(pending.body)
         if isinstance(outcome, Reply):
             counted = (outcome.prompt_tokens, outcome.completion_tokens)
@@ -211,7 +202,7 @@ class Job:
             tokens, name = outcome.tokens, outcome.failure.value
         usd = self._cost(*tokens).usd if tokens and self._payer.price else None
         await self._writer.received(row, Received(status, body, name, tokens, usd))
-        return tokens, outcome
+        return outcome, tokens
 
     async def _exchange(
         self, body: dict[str, Any]
@@ -281,6 +272,32 @@ class Job:
                 await self._hush.wait()
         except TimeoutError:
             return
+
+    def _sent(self, pending: Pending, estimate: tuple[float, float]) -> Sent:
+        price = self._payer.price
+        return Sent(
+            pending.key,
+            self._payer.account,
+            self._payer.endpoint,
+            self._payer.model,
+            self._payer.purpose,
+            json.dumps(pending.body, ensure_ascii=False),
+            pending.prompt_bytes,
+            pending.expected_tokens,
+            *estimate,
+            price.of(*estimate) if price else None,
+        )
+
+    @contextmanager
+    def _one_more_under_way(self) -> Iterator[None]:
+        self._under_way += 1
+        self._nothing_under_way.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._nothing_under_way.set()
 
     def _cost(self, prompt_tokens: float, completion_tokens: float) -> Cost:
         price = self._payer.price

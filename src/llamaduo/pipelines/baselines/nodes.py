@@ -18,6 +18,7 @@ from llamaduo.pipelines.evaluation.nodes import (
     score_prompts,
 )
 from llamaduo.pipelines.evaluation.reports import describe_setup
+from llamaduo.service_llm.budget import expected_tokens
 from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
 
 
@@ -95,7 +96,7 @@ def answer_by_service_llm(
         Request(
             to_messages(row["system"], row["prompt"]),
             max_tokens=baselines.max_tokens,
-            expected_tokens=len(row["response"].encode("utf-8", "replace")) // 4 + 1,
+            expected_tokens=expected_tokens(row["response"]),
         )
         for row in coverage_test.to_dict("records")
     ]

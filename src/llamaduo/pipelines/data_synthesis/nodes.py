@@ -10,6 +10,7 @@ import pandas as pd
 
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.schemas import ParsedPairs, Seeds, SynthesisReplies
+from llamaduo.service_llm.budget import expected_tokens
 from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
 from llamaduo.service_llm.failures import Failure
 from llamaduo.service_llm.text import fill, is_text, read_json
@@ -97,7 +98,7 @@ def ask_service_llm(
         Request(
             messages=[{"role": "user", "content": _synthesis_request(synthesis_prompt, seed)}],
             max_tokens=synthesis.max_tokens,
-            expected_tokens=_expected_tokens(seed),
+            expected_tokens=seed["pairs"] * expected_tokens(_shown(seed)),
             temperature=synthesis.temperature,
             response_schema=PAIRS_SCHEMA,
         )
@@ -230,21 +231,19 @@ def _stratified_order(categories: pd.Series, seed: int) -> np.ndarray:
 
 
 def _synthesis_request(synthesis_prompt: str, seed: dict[Hashable, Any]) -> str:
-    shown = {"prompt": seed["prompt"], "response": seed["response"]}
     return fill(
         synthesis_prompt,
         {
-            "seed": json.dumps(shown, ensure_ascii=False),
+            "seed": _shown(seed),
             "pairs": str(seed["pairs"]),
             "request": str(seed["request"]),
         },
     )
 
 
-def _expected_tokens(seed: dict[Hashable, Any]) -> int:
-    """About: pairs as long as the seed, at four bytes a token, in a frame of JSON."""
-    size = len(f"{seed['prompt']}{seed['response']}".encode("utf-8", "replace"))
-    return int(seed["pairs"]) * (size // 4 + 12)
+def _shown(seed: dict[Hashable, Any]) -> str:
+    pair = {"prompt": seed["prompt"], "response": seed["response"]}
+    return json.dumps(pair, ensure_ascii=False)
 
 
 def _ready_rows(ready_pairs: pd.DataFrame) -> list[dict[str, Any]]:
