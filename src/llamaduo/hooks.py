@@ -1,6 +1,7 @@
 """What happens around a run: inputs are checked, slices are pinned, iterations are shown."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import Any
 
@@ -125,18 +126,18 @@ def _unusable_service_llms(
     loaded: dict[str, Any], settings: LoopParameters, account: Account
 ) -> list[str]:
     """What a wrong key, model or base_url would else show after minutes of training."""
-    problems, checked = [], set()
-    for name, service_llm in loaded.items():
-        if not isinstance(service_llm, ServiceLLM):
-            continue
-        endpoint = (service_llm.base_url, service_llm.model)
-        if endpoint in checked:
-            continue
-        checked.add(endpoint)
-        problem = service_llm.unknown_price(settings.budget) or service_llm.check(account)
-        if problem:
-            problems.append(f"{name}: {problem}")
-    return problems
+    models = {name: each for name, each in loaded.items() if isinstance(each, ServiceLLM)}
+    unpriced = [
+        f"{name}: {problem}"
+        for name, model in models.items()
+        if (problem := model.unknown_price(settings.budget))
+    ]
+    if unpriced:
+        return unpriced
+    endpoints = {(model.base_url, model.model): name for name, model in models.items()}
+    with ThreadPoolExecutor() as pool:  # together they take no longer than one
+        found = pool.map(lambda name: models[name].check(account), endpoints.values())
+        return [f"{name}: {p}" for name, p in zip(endpoints.values(), found, strict=True) if p]
 
 
 def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:

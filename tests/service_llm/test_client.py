@@ -182,6 +182,16 @@ def test_an_endpoint_s_own_waiting_time_is_kept_by_all(service, server, form):
     assert all(entry.at >= limited.not_before for entry in late)
 
 
+def test_a_storm_of_rate_limits_uses_up_no_attempts(server, tmp_path):
+    limits = Limits(concurrency=1, deadline_s=60)
+    patient = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+    server.faults = deque([Fault(429, "{}", {"retry-after-ms": "1"})] * 9)
+
+    (reply,) = patient.complete_all([request(1)], "test")
+
+    assert reply.text == "answer to item-1"
+
+
 def test_a_waiting_time_beyond_the_deadline_is_given_up_at_once_with_its_figure(service, server):
     server.faults = deque([rate_limit("seconds", 3600)])
 

@@ -20,7 +20,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
-    stop_after_attempt,
     stop_before_delay,
     wait_exponential_jitter,
 )
@@ -40,6 +39,8 @@ from llamaduo.service_llm.journal import ANSWERED, JournalWriter, Received, Sent
 ATTEMPTS = 8
 COOL_DOWN_S = 1.0
 """After a rate limit that names no time."""
+SHORTEST_WAIT_S = 0.5
+"""Though an endpoint asks for less."""
 GRACE_S = 10.0
 """For the answers under way when a signal comes."""
 OVERHEAD_TOKENS = 16
@@ -58,6 +59,8 @@ class Pending:
     """Name of the parameter that limits the answer."""
     prompt_bytes: int
     expected_tokens: int
+    attempts: int = 0
+    """But for those that met a rate limit: only the deadline ends these."""
     retried: set[Failure] = field(default_factory=set)
     """Failures that are worth one more attempt, and had it."""
 
@@ -148,9 +151,10 @@ class Job:
             self._deliver(pending.key, await self._reply(pending))
 
     async def _reply(self, pending: Pending) -> Reply:
+        is_late = stop_before_delay(self._limits.deadline_s)
         retrying = AsyncRetrying(
             retry=retry_if_exception(_is_tried_again),
-            stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(self._limits.deadline_s),
+            stop=lambda state: pending.attempts >= ATTEMPTS or is_late(state),
             wait=_wait,
             sleep=self._pause,
             reraise=True,
@@ -161,13 +165,14 @@ class Job:
         except FailedAttempt as failed:
             detail = failed.detail
             if failed.retry is Retry.AGAIN and failed.failure is Failure.GAVE_UP:
-                detail = f"{detail} ({self._patience(failed, retrying)})"
+                detail = f"{detail} ({self._patience(failed, pending)})"
             return Reply(None, failed.failure, detail, failed.retry)
 
-    def _patience(self, failed: FailedAttempt, retrying: AsyncRetrying) -> str:
-        attempts = retrying.statistics["attempt_number"]
-        waits = "" if failed.retry_after is None else f", asked to wait {failed.retry_after:g} s"
-        return f"attempt {attempts} of {ATTEMPTS}, deadline {self._limits.deadline_s:g} s{waits}"
+    def _patience(self, failed: FailedAttempt, pending: Pending) -> str:
+        asked = failed.retry_after
+        waits = "" if asked is None else f", asked to wait {asked:g} s"
+        deadline = f"deadline {self._limits.deadline_s:g} s{waits}"
+        return f"attempt {pending.attempts} of {ATTEMPTS}, {deadline}"
 
     async def _attempt(self, pending: Pending, began: float) -> Reply:
         await self._wait_for_leave(pending, began)
@@ -229,6 +234,7 @@ class Job:
 
     def _consider(self, failed: FailedAttempt, pending: Pending) -> None:
         """Draw what follows from a failure for this request and for the others."""
+        pending.attempts += not failed.is_rate_limit
         if failed.retry is Retry.FATAL:
             self._fatal = self._fatal or failed
         if failed.is_rate_limit:
@@ -317,8 +323,9 @@ def _wait(state: RetryCallState) -> float:
     """The endpoint's own time, else one that grows."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, FailedAttempt) else None
-    own = _own_wait(state)
-    return own if asked is None else max(own, asked + random.uniform(0, 1))
+    if asked is None:
+        return _own_wait(state)
+    return max(asked, SHORTEST_WAIT_S) + random.uniform(0, 1)
 
 
 def _without_answer(error: Exception, seconds: float) -> FailedAttempt:
