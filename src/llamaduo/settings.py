@@ -1,5 +1,7 @@
 """Kedro's project settings."""
 
+import logging
+
 from llamaduo.hooks import InputCheck, Progress, SlicePins
 
 HOOKS = (SlicePins(), InputCheck(), Progress())
@@ -10,3 +12,6 @@ CONFIG_LOADER_ARGS = {
     # An environment overrides single keys of an entry or a group, not the whole of it.
     "merge_strategy": {"catalog": "soft", "parameters": "soft"},
 }
+
+# At DEBUG, Kedro logs the arguments of each hook, and the credentials are among them.
+logging.getLogger("kedro.framework.hooks.manager").setLevel(logging.INFO)

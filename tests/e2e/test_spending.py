@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+from collections import deque
 
 import pytest
 
@@ -81,3 +82,37 @@ def test_a_signal_while_the_judge_is_asked_loses_no_answer_and_is_resumed(projec
     assert "--resume" in output
     assert "Traceback" not in output
     assert not [body for body in server.asked()[len(asked) :] if body in asked]
+
+
+LOG_EVERYTHING = """
+version: 1
+disable_existing_loggers: false
+handlers: {console: {class: logging.StreamHandler}}
+root: {level: DEBUG, handlers: [console]}
+"""
+
+
+def test_the_key_is_in_no_output_and_in_no_file_that_a_run_or_viz_writes(
+    project, server, monkeypatch
+):
+    key = "sk-CANARY-4711"
+    (project.folder / "conf/logging.yml").write_text(LOG_EVERYTHING)
+    monkeypatch.setenv("KEDRO_LOGGING_CONFIG", str(project.folder / "conf/logging.yml"))
+    server.faults = deque([Fault(), Fault(400, f'{{"error": {{"message": "no: {key}"}}}}')])
+    for env in ("test", "local"):
+        (project.folder / "conf" / env).mkdir(exist_ok=True)
+        project.configure("credentials.yml", {"canary": {"api_key": key + "\n"}}, env)
+        entry = {"base_url": server.base_url, "model": "fake", "credentials": "canary"}
+        project.configure("catalog.yml", {"service_llm": entry, "judge": entry}, env)
+
+    output = project.kedro("run", "--env=test", code=2)
+    output += project.kedro("viz", "build", "--include-previews")
+
+    assert server.keys == {f"Bearer {key}"}
+    assert "no: ***" in output
+    assert "Using selector" in output  # only debug logs say that
+    assert key not in output
+    written = [path for path in project.folder.rglob("*") if path.is_file()]
+    with_key = {path.name for path in written if key.encode() in path.read_bytes()}
+    assert with_key == {"credentials.yml"}
+    assert any("build" in path.parts for path in written)
