@@ -134,7 +134,10 @@ def _unusable_service_llms(
     ]
     if unpriced:
         return unpriced
-    endpoints = {(model.base_url, model.model): name for name, model in models.items()}
+    endpoints = {
+        (model.base_url, model.model, model.api_key, model.accepts): name
+        for name, model in models.items()
+    }
     with ThreadPoolExecutor() as pool:  # together they take no longer than one
         found = pool.map(lambda name: models[name].check(account), endpoints.values())
         return [f"{name}: {p}" for name, p in zip(endpoints.values(), found, strict=True) if p]

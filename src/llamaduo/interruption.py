@@ -4,11 +4,36 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 logger = logging.getLogger(__name__)
+
+
+GRACE_S = 10.0
+"""For what is under way and paid for when a signal comes."""
+_endings: set[Callable[[], object]] = set()
+
+
+@contextmanager
+def ended_by(end: Callable[[], object]) -> Iterator[None]:
+    """Work in a thread that no signal reaches; ``end`` lets it come to its end."""
+    _endings.add(end)
+    try:
+        yield
+    finally:
+        _endings.discard(end)
+
+
+def end_threads() -> None:
+    """Let all such work end, within a grace time."""
+    for end in tuple(_endings):
+        end()
+    late = time.monotonic() + GRACE_S
+    while _endings and time.monotonic() < late:
+        time.sleep(0.05)
 
 
 class InterruptedLoop(KeyboardInterrupt):
@@ -68,6 +93,7 @@ class SafePoint:
 
     def _end(self, signum: int) -> None:
         if self._threads:
+            end_threads()
             self._farewell()
             logging.shutdown()
             os._exit(128 + signum)

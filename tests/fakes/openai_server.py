@@ -38,7 +38,7 @@ class Fault:
     drip_s: float = 0.0
     """Between any two bytes of the body."""
     keep: int | None = None
-    """Close the connection after so many bytes of the body."""
+    """Close the connection after so many bytes of the body; at -1 before the head."""
     name: str = ""
     asked_to_wait_s: float = 0.0
     is_billed: bool = False
@@ -171,7 +171,8 @@ class FakeOpenAI:
         answer = self._text(body, fault, entry)
         if delay := fault.delay_s or self.latency_s:
             await asyncio.sleep(delay)
-        await self._send(writer, fault.status, fault.headers, answer, fault.drip_s, fault.keep)
+        if fault.keep != -1:
+            await self._send(writer, fault.status, fault.headers, answer, fault.drip_s, fault.keep)
         entry.answered = fault.body is None and fault.keep is None and fault.status == 200
         return fault.keep is None
 
@@ -230,7 +231,7 @@ def passing_fault(kind: str, rng: random.Random, hang_s: float) -> Fault:
     faults = {
         "500": Fault(500, error),
         "503": Fault(503, error),
-        "close": Fault(keep=40),
+        "close": Fault(keep=rng.choice([-1, 0, 40])),
         "hang": Fault(delay_s=hang_s),
         "drip": Fault(drip_s=hang_s / 20),
         "html": Fault(body=HTML),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaduo.service_llm.answers import read_reply
+from llamaduo.service_llm.answers import counted_tokens, read_reply
 from llamaduo.service_llm.failures import FailedAttempt, Failure, Retry
 from tests.fakes.openai_server import HTML, completion
 
@@ -67,7 +67,54 @@ def test_a_body_that_was_cut_off_is_never_an_answer(length):
     assert failure_of(WHOLE[:length]).failure is Failure.UNREADABLE
 
 
-def test_tokens_that_are_negative_are_no_account():
-    raw = json.dumps(completion("x", usage={"prompt_tokens": -5, "completion_tokens": 1}))
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 17}, (8, 9)),
+        ({"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 550}, (8, 542)),
+        ({"prompt_tokens": 8}, (8, 0)),
+        ({"prompt_tokens": -5, "completion_tokens": 1}, None),
+        ({"prompt_tokens": 1e20, "completion_tokens": 1}, None),
+        ({"prompt_tokens": 10**20, "completion_tokens": 1}, None),
+        ({"prompt_tokens": None, "completion_tokens": 1.5}, None),
+        ({"prompt_tokens": True}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_an_odd_account_of_tokens_costs_no_answer(usage, tokens):
+    reply = read_reply(json.dumps({**completion("yes"), "usage": usage}))
 
-    assert failure_of(raw).failure is Failure.UNREADABLE
+    assert reply.text == "yes"
+    assert (reply.prompt_tokens, reply.completion_tokens) == (tokens or (0, 0))
+    assert counted_tokens(usage) == tokens
+
+
+@pytest.mark.parametrize("finish", ["stop", "STOP", None, "eos", "end_turn"])
+def test_each_word_for_a_whole_answer_is_known(finish):
+    assert read_reply(json.dumps(completion("yes", finish))).text == "yes"
+
+
+@pytest.mark.parametrize(
+    ("finish", "failure"),
+    [
+        ("MAX_TOKENS", Failure.CUT_OFF),
+        ("content_filter: SAFETY", Failure.FILTERED),
+        ("abort", Failure.UNREADABLE),
+        ("insufficient_system_resource", Failure.UNREADABLE),
+    ],
+)
+def test_an_answer_that_ended_otherwise_is_none(finish, failure):
+    assert failure_of(json.dumps(completion("yes", finish))).failure is failure
+
+
+def test_content_in_parts_is_read():
+    parts = [{"type": "text", "text": "y"}, {"type": "text", "text": "es"}]
+
+    assert read_reply(json.dumps(completion(parts))).text == "yes"
+
+
+def test_an_answer_of_foreign_form_that_has_its_price_is_asked_for_once_more():
+    raw = json.dumps({"output": "yes", "usage": {"prompt_tokens": 8}})
+
+    assert failure_of(raw).retry is Retry.ONCE

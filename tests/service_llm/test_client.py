@@ -4,11 +4,13 @@ import signal
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
 
+from llamaduo.interruption import end_threads
 from llamaduo.service_llm.answers import Reply
 from llamaduo.service_llm.budget import Account, Caps
 from llamaduo.service_llm.client import reply_columns
@@ -125,6 +127,7 @@ def test_a_lasting_fault_is_sent_once_and_stops_nobody_else(service, server, sta
     ("status", "error"),
     [
         (401, {}),
+        (402, {}),
         (403, {}),
         (404, {}),
         (429, {"code": "insufficient_quota"}),
@@ -192,6 +195,25 @@ def test_a_storm_of_rate_limits_uses_up_no_attempts(server, tmp_path):
     assert reply.text == "answer to item-1"
 
 
+def test_a_server_that_allows_little_is_soon_asked_for_little(server, tmp_path):
+    limits = Limits(concurrency=64, deadline_s=120)
+    service = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+    server.latency_s = 0.3
+    allowed_from = 0.0
+
+    def one_at_a_time(body):
+        nonlocal allowed_from
+        if time.monotonic() < allowed_from:
+            return rate_limit("milliseconds", 0.2)
+        allowed_from = time.monotonic() + 0.2
+
+    server.script = one_at_a_time
+    replies = service.complete_all(requests(40), "test")
+
+    assert all(reply.text for reply in replies)
+    assert len(server.served) <= 4.5 * 40  # 3.3; as many as ever after each cool-down: 6.5
+
+
 def test_a_waiting_time_beyond_the_deadline_is_given_up_at_once_with_its_figure(service, server):
     server.faults = deque([rate_limit("seconds", 3600)])
 
@@ -202,6 +224,17 @@ def test_a_waiting_time_beyond_the_deadline_is_given_up_at_once_with_its_figure(
     assert reply.failure is Failure.GAVE_UP
     assert "asked to wait 3600 s" in reply.detail
     assert len(server.served) == 1
+
+
+def test_a_waiting_time_beyond_the_deadline_ends_the_job(server, tmp_path):
+    one_by_one = service_at(server.base_url, tmp_path / "j.sqlite", limits=Limits(concurrency=1))
+    server.script = lambda body: rate_limit("seconds", 3600)
+
+    replies = one_by_one.complete_all(requests(3), "test")
+
+    assert len(server.served) == 1
+    with pytest.raises(ServiceLLMError, match="asked for 3600 s without requests"):
+        reply_columns(replies[1:])
 
 
 @pytest.mark.parametrize(
@@ -408,6 +441,151 @@ def test_a_signal_waits_for_no_limit(server, tmp_path):
         slow.complete_all(requests(8), "test")
 
     assert time.monotonic() - began < 5
+
+
+def interrupt_soon(seconds=0.2):
+    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+
+def test_a_signal_waits_for_no_cool_down(service, server):
+    server.script = lambda body: rate_limit("seconds", 30)
+    interrupt_soon(1)
+
+    began = time.process_time(), time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        service.complete_all(requests(30), "test")
+
+    assert time.monotonic() - began[1] < 5
+    assert time.process_time() - began[0] < 3
+    assert len(server.served) <= 8
+
+
+def test_nothing_is_sent_after_a_signal_though_the_budget_would_then_allow_it(server, tmp_path):
+    server.latency_s = 0.5
+    limits = Limits(concurrency=16)
+    service = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+    most = 30 + 16 + 64  # at most: bytes of the prompt, its frame, the answer
+    interrupt_soon()
+
+    with pytest.raises(KeyboardInterrupt):
+        service.complete_all(requests(16), "test", Account(name="l", caps=Caps(tokens=3 * most)))
+
+    assert len(server.served) <= 4
+
+
+def test_a_second_signal_does_not_wait(service, server):
+    server.latency_s = 8
+    interrupt_soon(0.5)
+    interrupt_soon(1)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        service.complete_all(requests(8), "test")
+
+    assert time.monotonic() - began < 4
+
+
+def test_work_in_a_thread_is_ended_by_whoever_gets_the_signal(service, server):
+    server.latency_s = 0.3
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(service.complete_all, requests(100), "test")
+        while len(server.served) < 8:
+            time.sleep(0.01)
+
+        end_threads()
+
+    assert [bool(reply.text) for reply in future.result()].count(True) == len(server.served)
+    assert len(server.served) < 20
+
+
+def test_an_error_of_ours_loses_no_answer_under_way(service, server, monkeypatch):
+    server.latency_s = 0.2
+    unreadable = [request(0, messages=[{"role": "user", "content": "half \ud83d"}])]
+
+    with pytest.raises(UnicodeEncodeError):
+        service.complete_all([*requests(5), *unreadable, *requests(9)[5:]], "test")
+    server.latency_s = 0
+    before = len(server.served)
+    service.complete_all(requests(9), "test")
+
+    items = [item_of(entry.body) for entry in server.served]
+    assert len(set(items[:before]) & set(items[before:])) == 0
+
+
+def test_a_request_larger_than_a_second_s_worth_of_tokens_waits_for_all_of_it(server, tmp_path):
+    limits = Limits(concurrency=4, tokens_per_minute=60 * 500)
+    slow = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+    long = [request(n, messages=[{"role": "user", "content": "x" * 5000 + f" {n}"}]) for n in "12"]
+
+    slow.complete_all(long, "test")
+
+    assert server.served[1].at - server.served[0].at >= 2
+
+
+def test_a_spent_budget_ends_at_once_whatever_the_limits_are(server, tmp_path):
+    limits = Limits(concurrency=4, requests_per_minute=60)
+    slow = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+
+    began = time.monotonic()
+    replies = slow.complete_all(requests(50), "test", Account(name="l", caps=Caps(requests=2)))
+
+    assert time.monotonic() - began < 5
+    assert len(server.served) == 2
+    assert [reply.failure for reply in replies].count(Failure.OVER_BUDGET) == 48
+
+
+def test_the_last_attempt_ends_with_the_deadline(server, tmp_path):
+    limits = Limits(timeout_s=10, deadline_s=2)
+    hasty = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
+    server.script = lambda body: Fault(delay_s=20)
+
+    began = time.monotonic()
+    (reply,) = hasty.complete_all([request(1)], "test")
+
+    assert reply.failure is Failure.GAVE_UP
+    assert time.monotonic() - began < 4
+
+
+def test_a_cool_down_outlasts_the_job_that_met_it(server, tmp_path):
+    hasty = service_at(server.base_url, tmp_path / "j.sqlite", limits=Limits(deadline_s=1))
+    server.faults = deque([rate_limit("seconds", 2)])
+    hasty.complete_all([request(1)], "test")
+
+    patient = replace(hasty, limits=Limits(deadline_s=60))
+    (reply,) = patient.complete_all([request(2)], "test")
+
+    assert reply.text
+    assert server.served[1].at >= server.served[0].not_before
+
+
+def test_a_connection_closed_without_a_word_may_have_cost_something(service, server):
+    server.faults = deque([Fault(keep=-1)])
+
+    (reply,) = service.complete_all([request(1)], "test", Account(name="loop"))
+
+    spent, served = service.journal.spent("loop"), server.served[0].usage["total_tokens"]
+    assert reply.text
+    assert spent.tokens == pytest.approx(2 * served, rel=0.1)
+
+
+def test_a_key_inside_an_answer_is_not_kept(service, server, tmp_path):
+    server.rewrite = lambda text: f"{text} sk-secret"
+
+    (reply,) = service.complete_all([request(1)], "test")
+
+    assert reply.text == "answer to item-1 ***"
+    assert not any(b"sk-secret" in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_an_answer_that_would_no_longer_do_is_asked_for_anew(service, server):
+    service.complete_all([request(1)], "test")
+    connection = service.journal.open()
+    connection.execute("UPDATE attempts SET body = ?", (json.dumps(completion(" ")),))
+    connection.close()
+
+    (reply,) = service.complete_all([request(1)], "test")
+
+    assert reply.text == "answer to item-1"
 
 
 def test_a_key_is_sent_as_it_is(server, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaduo.service_llm.failures import error_of, failed_by_status, retry_after
+from llamaduo.service_llm.failures import Failure, error_of, failed_by_status, retry_after
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,8 @@ from llamaduo.service_llm.failures import error_of, failed_by_status, retry_afte
         ({"retry-after-ms": "1500", "retry-after": "60"}, 1.5),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 +99999999999999"}, None),
         ({"retry-after": "-5"}, None),
         ({"retry-after": "nan"}, None),
         ({}, None),
@@ -61,3 +63,16 @@ def test_an_error_is_read_in_each_form_that_endpoints_give_it(body, message):
 def test_a_body_without_an_error_speaks_for_itself():
     assert failed_by_status(502, {}, "<html>bad gateway").detail == "HTTP 502: <html>bad gateway"
     assert failed_by_status(502, {}, "").detail == "HTTP 502: no message"
+
+
+def test_a_filter_that_answers_with_an_error_is_a_filter():
+    body = '{"error": {"code": "content_filter", "param": "prompt", "message": "no"}}'
+
+    failed = failed_by_status(400, {}, body)
+
+    assert (failed.failure, failed.detail) == (Failure.FILTERED, "no")
+
+
+@pytest.mark.parametrize(("status", "tokens"), [(408, None), (504, None), (500, (0, 0))])
+def test_a_gateway_that_gave_up_may_have_cost_something(status, tokens):
+    assert failed_by_status(status, {}, "").tokens == tokens

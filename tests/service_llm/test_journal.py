@@ -4,6 +4,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -155,6 +156,28 @@ def test_a_full_disk_reaches_every_sender_as_an_error(journal):
     assert "full" in str(asyncio.run(fill())[0])
     write(journal, (sent(b"later"), received()))
     assert dict(journal.answers([b"later"])) == {b"later": "the answer"}
+
+
+def test_one_bad_row_fails_alone(journal):
+    async def together():
+        async with journal.writer() as writer:
+            bad = sent(b"bad")._replace(request="half \ud83d")
+            return await asyncio.gather(
+                *(writer.sending(each) for each in (sent(b"1"), bad, sent(b"2"))),
+                return_exceptions=True,
+            )
+
+    first, failed, second = asyncio.run(together())
+
+    assert isinstance(failed, UnicodeEncodeError)
+    assert first != second
+    assert journal.spent("loop").requests == 2
+
+
+def test_many_can_open_a_new_journal_at_once(journal):
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(lambda _: journal.spent("loop"), range(64))) == {Cost()}
+        list(pool.map(lambda _: journal.open().close(), range(64)))
 
 
 WRITER = """

@@ -261,7 +261,8 @@ def test_a_cap_is_kept_whatever_is_under_way(tmp_path, seed):
         "tokens": max(tokens_of([entry]) for entry in server.served),
         "requests": 1,
     }[kind]
-    assert spent <= getattr(caps, kind) + concurrency * dearest
+    # What was billed without a word of it, a broken connection, counts at an estimate.
+    assert spent <= getattr(caps, kind) + (0 if kind == "requests" else dearest)
     assert any(reply.failure is Failure.OVER_BUDGET for reply in replies)
     assert any(reply.text for reply in replies)
 

@@ -35,9 +35,9 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         model: Model id.
         journal: ``filepath`` of the SQLite file that keeps every request and reply.
         limits: Fields of ``Limits``: ``concurrency``, ``timeout_s``, ``deadline_s``,
-            ``requests_per_minute``, ``tokens_per_minute``.
-        accepts: Fields of ``Accepts``, for a model that ``endpoints.py`` does not know, such as
-            ``{json_schema: true}``.
+            ``attempts``, ``requests_per_minute``, ``tokens_per_minute``.
+        accepts: Fields of ``Accepts`` that differ from what ``endpoints.py`` knows of the model's
+            family, such as ``{json_schema: true}``.
         prices: A ``PriceList``.
         credentials: ``api_key``; endpoints on loopback need none.
     """
@@ -54,11 +54,11 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         credentials: dict[str, str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._base_url = base_url
+        self._base_url = base_url.rstrip("/")
         self._model = model
         self._journal = Path(journal["filepath"])
         self._limits = Limits(**limits or {})
-        self._accepts = Accepts(**accepts) if accepts else accepted_by(model)
+        self._accepts = Accepts(**{**accepted_by(model).model_dump(), **(accepts or {})})
         priced = PriceList(**prices).usd_per_million_tokens if prices else {}
         self._price = priced.get(model)
         self._api_key = SecretStr(((credentials or {}).get("api_key") or "").strip())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -33,9 +34,19 @@ class Reply:
     completion_tokens: int = 0
 
 
+class _Part(BaseModel):
+    text: str = ""
+
+
 class _Message(BaseModel):
-    content: str | None = None
+    content: str | list[_Part] | None = None
     refusal: str | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
 
 
 class _Choice(BaseModel):
@@ -43,20 +54,25 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Usage(BaseModel):
-    prompt_tokens: int = Field(0, ge=0)
-    completion_tokens: int = Field(0, ge=0)
-
-
 class _Completion(BaseModel):
     """What is read of a chat completion; endpoints add to it freely."""
 
     choices: list[_Choice] = Field(min_length=1)
     model: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
 
 
-_CUT_SHORT = {"length": Failure.CUT_OFF, "content_filter": Failure.FILTERED}
+MOST_TOKENS = 10**9
+WHOLE = {"", "stop", "eos", "end_turn", "stop_sequence"}
+"""``finish_reason`` of a whole answer, as OpenAI and others say it."""
+_CUT_SHORT = {
+    "length": Failure.CUT_OFF,
+    "max_tokens": Failure.CUT_OFF,
+    "model_length": Failure.CUT_OFF,
+    "content_filter": Failure.FILTERED,
+    "safety": Failure.FILTERED,
+    "refusal": Failure.REFUSED,
+}
 
 
 def read_reply(raw: str) -> Reply:
@@ -69,27 +85,42 @@ def read_reply(raw: str) -> Reply:
         completion = _Completion.model_validate_json(raw)
     except ValidationError as error:
         raise _unreadable(raw, error) from None
-    choice, usage = completion.choices[0], completion.usage
-    failure = _CUT_SHORT.get(choice.finish_reason or "")
+    choice, tokens = completion.choices[0], counted_tokens(completion.usage)
+    finish = (choice.finish_reason or "").lower().partition(":")[0]
+    failure = _CUT_SHORT.get(finish)
     if choice.message.refusal:
         failure = Failure.REFUSED
-    elif not failure and not (choice.message.content or "").strip():
+    elif not failure and not choice.message.text.strip():
         failure = Failure.EMPTY
     if failure:
-        raise FailedAttempt(
-            failure,
-            choice.message.refusal or "",
-            RETRY_OF_ANSWER[failure],
-            tokens=(usage.prompt_tokens, usage.completion_tokens)
-            if usage and usage.prompt_tokens
-            else None,
-        )
+        detail = choice.message.refusal or ""
+        raise FailedAttempt(failure, detail, RETRY_OF_ANSWER[failure], tokens=tokens)
+    if finish not in WHOLE:
+        detail = f"the answer ended for the unknown reason {choice.finish_reason!r}"
+        raise FailedAttempt(Failure.UNREADABLE, detail, Retry.ONCE, tokens=tokens)
+    prompt_tokens, completion_tokens = tokens or (0, 0)
     return Reply(
-        text=choice.message.content,
+        choice.message.text,
         model=completion.model,
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
     )
+
+
+def counted_tokens(usage: Any) -> tuple[int, int] | None:
+    """Prompt and completion tokens; None where the endpoint does not say, or says nonsense.
+
+    Tokens of a thought that only the total counts are tokens of the completion.
+    """
+    if not isinstance(usage, dict):
+        return None
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    prompt, completion, total = (
+        value if type(value := usage.get(name)) is int and 0 <= value <= MOST_TOKENS else 0
+        for name in names
+    )
+    completion = max(completion, total - prompt)
+    return (prompt, completion) if prompt else None
 
 
 def _unreadable(raw: str, cause: ValidationError) -> FailedAttempt:
@@ -110,9 +141,10 @@ def _unreadable(raw: str, cause: ValidationError) -> FailedAttempt:
         if is_page
         else f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
     )
+    # A page comes from a gateway, before any model; an answer in a foreign form has its price.
     return FailedAttempt(
         Failure.UNREADABLE,
         f"no chat completion ({what}): {raw[:100]!r}",
-        Retry.AGAIN,
-        tokens=(0, 0) if is_page else None,  # a page comes from a gateway, before any model
+        Retry.ONCE if '"usage"' in raw else Retry.AGAIN,
+        tokens=(0, 0) if is_page else None,
     )

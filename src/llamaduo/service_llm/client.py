@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,13 @@ from llamaduo.progress import ProgressDisplay
 from llamaduo.service_llm.answers import Reply, read_reply
 from llamaduo.service_llm.budget import TOKENS_PER_BYTE, Account, Budget, Caps, Cost, Price, Rates
 from llamaduo.service_llm.endpoints import Accepts, Limits
-from llamaduo.service_llm.failures import NO_CONNECTION, Failure, Retry, ServiceLLMError
+from llamaduo.service_llm.failures import (
+    NO_CONNECTION,
+    FailedAttempt,
+    Failure,
+    Retry,
+    ServiceLLMError,
+)
 from llamaduo.service_llm.journal import Journal, request_key
 
 if TYPE_CHECKING:
@@ -120,13 +127,15 @@ class ServiceLLM:
 
         unanswered = dict.fromkeys(places)
         for key, body in self.journal.answers(list(places)):
-            deliver(key, read_reply(body))
-            del unanswered[key]
+            with suppress(FailedAttempt):  # an earlier version may have been content with it
+                deliver(key, read_reply(body))
+                del unanswered[key]
         if unanswered:
             to_send = {key: requests[places[key][0]] for key in unanswered}
             signum = asyncio.run(self._send(to_send, what, account, len(places), deliver))
             if signum is not None:
                 signal.raise_signal(signum)
+                raise KeyboardInterrupt  # a handler that goes on cannot make up the replies
         return replies
 
     def estimate(self, requests: Iterable[Request], what: str) -> Estimate:
@@ -151,7 +160,8 @@ class ServiceLLM:
         Returns:
             None, or a sentence that says what is wrong and what to do.
         """
-        hasty = replace(self, limits=Limits(concurrency=1, timeout_s=CHECK_S, deadline_s=0))
+        limits = Limits(concurrency=1, attempts=1, timeout_s=CHECK_S, deadline_s=CHECK_S)
+        hasty = replace(self, limits=limits)
         request = Request([{"role": "user", "content": "Say OK."}], 16, 1, repeat=time.time_ns())
         (reply,) = hasty.complete_all([request], PREFLIGHT, account)
         where = f"{self.model} at {self.base_url}"

@@ -6,7 +6,6 @@ from typing import Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -22,8 +21,10 @@ class Limits(BaseModel):
     """The most requests under way at once."""
     timeout_s: PositiveFloat = 120.0
     """Wall-clock seconds of one attempt."""
-    deadline_s: NonNegativeFloat = 600.0
-    """Seconds of one request with all its attempts and waits."""
+    deadline_s: PositiveFloat = 600.0
+    """Seconds of one request from its first attempt on, with all that follow and their waits."""
+    attempts: PositiveInt = 8
+    """The most tries of one request; those that meet a rate limit do not count."""
     requests_per_minute: PositiveFloat | None = None
     tokens_per_minute: PositiveFloat | None = None
 

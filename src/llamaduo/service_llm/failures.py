@@ -29,6 +29,7 @@ class Retry(Enum):
     """Whether a failed request is sent again."""
 
     AGAIN = "again"
+    TWICE = "twice"
     ONCE = "once"
     NEVER = "never"
     FATAL = "fatal"
@@ -39,10 +40,10 @@ RETRY_OF_ANSWER = {
     Failure.REFUSED: Retry.ONCE,
     Failure.FILTERED: Retry.ONCE,
     Failure.CUT_OFF: Retry.ONCE,  # with twice the tokens
-    Failure.EMPTY: Retry.AGAIN,
-    Failure.UNREADABLE: Retry.AGAIN,
+    Failure.EMPTY: Retry.TWICE,
 }
-FATAL_STATUS = {401, 403, 404}
+MORE_ATTEMPTS = {Retry.ONCE: 1, Retry.TWICE: 2}
+FATAL_STATUS = {401, 402, 403, 404}
 FATAL_CODES = {
     "insufficient_quota",
     "billing_hard_limit_reached",
@@ -53,6 +54,8 @@ FATAL_CODES = {
     "unknown_parameter",
 }
 PASSING_STATUS = {408, 409, 429}
+LATE_STATUS = {408, 504}
+"""A gateway has stopped waiting; the model may have worked, and be paid, all the same."""
 NO_CONNECTION = "no connection"
 ADVICE = {
     401: "is the key right?",
@@ -99,6 +102,8 @@ def failed_by_status(status: int, headers: Mapping[str, str], body: str) -> Fail
     error = error_of(body)
     code = str(error.get("code") or error.get("type") or "")
     message = str(error.get("message") or body[:200] or "no message")
+    if code == "content_filter":  # as Azure says it
+        return FailedAttempt(Failure.FILTERED, message, Retry.ONCE, tokens=(0, 0))
     if error.get("param"):
         message = f"parameter {error['param']}: {message}"
     advice = f" ({ADVICE[status]})" if status in ADVICE else ""
@@ -109,7 +114,7 @@ def failed_by_status(status: int, headers: Mapping[str, str], body: str) -> Fail
         retry,
         retry_after=retry_after(headers),
         is_rate_limit=status == 429 and retry is Retry.AGAIN,
-        tokens=(0, 0),  # an error is not billed
+        tokens=None if status in LATE_STATUS else (0, 0),  # an error is not billed
     )
 
 
@@ -147,9 +152,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return seconds
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+        waits = at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)
+    except (ValueError, OverflowError, TypeError):
         return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return max(0.0, waits.total_seconds())
 
 
 def _number(text: str) -> float | None:

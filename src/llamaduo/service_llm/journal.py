@@ -53,6 +53,7 @@ FROM attempts_0 WHERE usable = 1
 """
 ANSWERED = "answered"
 CHUNK = 500
+OPENING = threading.Lock()
 
 
 class JournalError(Exception):
@@ -161,11 +162,12 @@ class Journal:
             self.path, timeout=60, check_same_thread=False, isolation_level=None
         )
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            self._bring_to_schema(connection)
-            connection.execute("COMMIT")
+            with OPENING:  # turning WAL on does not wait for another connection that does it
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.execute("BEGIN IMMEDIATE")
+                self._bring_to_schema(connection)
+                connection.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             connection.close()
             raise JournalError(
@@ -276,16 +278,19 @@ class JournalWriter:
             self._connection.execute("BEGIN")
             rows = [self._connection.execute(w.statement, w.values).lastrowid for w in writes]
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, the senders wait for it
             failure = error
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if len(writes) > 1:  # one bad row must not take the others with it
+                alone = [self._commit([write]) for write in writes]
 
-            def tell_failure() -> None:
-                for write in writes:
-                    write.row.set_exception(failure)
+                def tell_each() -> None:
+                    for tell in alone:
+                        tell()
 
-            return tell_failure
+                return tell_each
+            return lambda: writes[0].row.set_exception(failure)
 
         def tell_rows() -> None:
             for write, row in zip(writes, rows, strict=True):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import aiohttp
 import httpx2
 import openai
 from aiolimiter import AsyncLimiter
@@ -20,14 +23,15 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
-    stop_before_delay,
     wait_exponential_jitter,
 )
 
+from llamaduo.interruption import GRACE_S, ended_by
 from llamaduo.service_llm.answers import Reply, read_reply
 from llamaduo.service_llm.budget import Budget, Cost, Price, Rates
 from llamaduo.service_llm.endpoints import Limits
 from llamaduo.service_llm.failures import (
+    MORE_ATTEMPTS,
     NO_CONNECTION,
     FailedAttempt,
     Failure,
@@ -36,16 +40,19 @@ from llamaduo.service_llm.failures import (
 )
 from llamaduo.service_llm.journal import ANSWERED, JournalWriter, Received, Sent
 
-ATTEMPTS = 8
+logger = logging.getLogger(__name__)
+
+NO_KEY = "none"
+"""Sent to endpoints that need no key."""
 COOL_DOWN_S = 1.0
 """After a rate limit that names no time."""
 SHORTEST_WAIT_S = 0.5
 """Though an endpoint asks for less."""
-GRACE_S = 10.0
-"""For the answers under way when a signal comes."""
 OVERHEAD_TOKENS = 16
 """At most, that a chat template adds to a message."""
 
+_cool_until: dict[str, float] = {}
+"""URL: when its cool-down ends, seconds of the monotonic clock; it outlasts a job."""
 _own_wait = wait_exponential_jitter(multiplier=0.5, max=60, jitter=0.5)
 
 
@@ -61,8 +68,18 @@ class Pending:
     expected_tokens: int
     attempts: int = 0
     """But for those that met a rate limit: only the deadline ends these."""
-    retried: set[Failure] = field(default_factory=set)
-    """Failures that are worth one more attempt, and had it."""
+    met: Counter[Failure] = field(default_factory=Counter)
+    """Failures that are worth few more attempts."""
+    began: float | None = None
+    """When it was first sent, seconds of the monotonic clock."""
+
+    def begin(self) -> None:
+        """It is about to be sent."""
+        self.began = self.began or time.monotonic()
+
+    def age_s(self) -> float:
+        """Seconds since it was first sent."""
+        return time.monotonic() - self.began if self.began else 0.0
 
     @property
     def most_tokens(self) -> tuple[int, int]:
@@ -108,41 +125,49 @@ class Job:
         # Whole, so that the client need not join it each time.
         self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self._hush = asyncio.Event()
+        self._allowed = float(limits.concurrency)
         self._under_way = 0
+        self._one_ended = asyncio.Event()
         self._nothing_under_way = asyncio.Event()
         self._nothing_under_way.set()
         self._fatal: FailedAttempt | None = None
-        self._cool_until = 0.0
         self._requests = _per_minute(limits.requests_per_minute)
         self._tokens = _per_minute(limits.tokens_per_minute)
 
     async def run(self, requests: Iterator[Pending]) -> int | None:
         """Send all of them, unless SIGINT or SIGTERM comes.
 
-        A signal ends the sending; what arrives within a grace time is kept in the journal.
+        A signal, or an error in a worker, ends the sending; what arrives within a grace time is
+        kept in the journal.
 
         Returns:
             The signal that the caller must raise anew, now that nothing is under way.
         """
         with _signals_to(self._hush) as caught:
-            workers: asyncio.Future[list[None]] = asyncio.gather(
-                *(self._work(requests) for _ in range(self._limits.concurrency))
-            )
-            hushed = asyncio.ensure_future(self._hush.wait())
+            tasks = [
+                asyncio.create_task(self._work(requests)) for _ in range(self._limits.concurrency)
+            ]
+            workers = asyncio.gather(*tasks)
+            hushed = asyncio.create_task(self._hush.wait())
             try:
-                awaited: set[asyncio.Future[Any]] = {workers, hushed}
-                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-                if workers.done():
-                    workers.result()
-                else:
-                    await asyncio.wait(
-                        {asyncio.ensure_future(self._nothing_under_way.wait())}, timeout=GRACE_S
-                    )
+                ends: set[asyncio.Future[Any]] = {workers, hushed}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if not workers.done() or workers.exception():
+                    await self._end_quietly()
             finally:
-                hushed.cancel()
-                workers.cancel()
-                await asyncio.wait({workers})
+                for task in (*tasks, hushed):
+                    task.cancel()
+                await asyncio.gather(*tasks, hushed, return_exceptions=True)
+            if workers.done() and not workers.cancelled() and not caught:
+                workers.result()
         return caught[0] if caught else None
+
+    async def _end_quietly(self) -> None:
+        self._hush.set()
+        if self._under_way:
+            logger.warning("waiting up to %g s for %d answers", GRACE_S, self._under_way)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._nothing_under_way.wait(), GRACE_S)
 
     async def _work(self, requests: Iterator[Pending]) -> None:
         for pending in requests:
@@ -151,46 +176,54 @@ class Job:
             self._deliver(pending.key, await self._reply(pending))
 
     async def _reply(self, pending: Pending) -> Reply:
-        is_late = stop_before_delay(self._limits.deadline_s)
         retrying = AsyncRetrying(
             retry=retry_if_exception(_is_tried_again),
-            stop=lambda state: pending.attempts >= ATTEMPTS or is_late(state),
+            stop=lambda state: self._is_given_up(pending, state.upcoming_sleep),
             wait=_wait,
             sleep=self._pause,
             reraise=True,
         )
-        began = time.monotonic()
         try:
-            return await retrying(self._attempt, pending, began)
+            return await retrying(self._attempt, pending)
         except FailedAttempt as failed:
             detail = failed.detail
-            if failed.retry is Retry.AGAIN and failed.failure is Failure.GAVE_UP:
+            if failed.retry is Retry.AGAIN:
                 detail = f"{detail} ({self._patience(failed, pending)})"
             return Reply(None, failed.failure, detail, failed.retry)
+
+    def _is_given_up(self, pending: Pending, upcoming_wait_s: float) -> bool:
+        limits = self._limits
+        return (
+            pending.attempts >= limits.attempts
+            or pending.age_s() + upcoming_wait_s >= limits.deadline_s
+        )
 
     def _patience(self, failed: FailedAttempt, pending: Pending) -> str:
         asked = failed.retry_after
         waits = "" if asked is None else f", asked to wait {asked:g} s"
         deadline = f"deadline {self._limits.deadline_s:g} s{waits}"
-        return f"attempt {pending.attempts} of {ATTEMPTS}, {deadline}"
+        return f"attempt {pending.attempts} of {self._limits.attempts}, {deadline}"
 
-    async def _attempt(self, pending: Pending, began: float) -> Reply:
-        await self._wait_for_leave(pending, began)
+    async def _attempt(self, pending: Pending) -> Reply:
+        self._refuse_if_ended()
         most = self._cost(*pending.most_tokens)
         if exceeded := await self._budget.reserve(most):
             raise FailedAttempt(Failure.OVER_BUDGET, exceeded, Retry.NEVER)
         estimate = self._rates.tokens(pending.prompt_bytes, pending.expected_tokens)
-        cost = self._cost(*estimate)
-        with self._one_more_under_way():
-            try:
+        cost = Cost()
+        try:
+            await self._wait_for_leave(sum(estimate))
+            with self._one_more_under_way():
+                cost = self._cost(*estimate)
                 row = await self._writer.sending(self._sent(pending, estimate))
                 outcome, tokens = await self._ask(pending, row)
                 cost = self._cost(*(tokens or estimate))
-            finally:
-                self._budget.settle(most, cost)
+        finally:
+            self._budget.settle(most, cost)
         if tokens and sum(tokens):
             self._rates.learn(pending.prompt_bytes, pending.expected_tokens, tokens)
         if isinstance(outcome, Reply):
+            self._allowed = min(self._limits.concurrency, self._allowed + 1 / self._allowed)
             return outcome
         self._consider(outcome, pending)
         raise outcome
@@ -199,7 +232,7 @@ class Job:
         self, pending: Pending, row: int
     ) -> tuple[Reply | FailedAttempt, tuple[int, int] | None]:
         """Send and enter what came back: the outcome, and the tokens that the endpoint counted."""
-        status, body, outcome = await self._exchange(pending.body)
+        status, body, outcome = await self._exchange(pending)
         if isinstance(outcome, Reply):
             counted = (outcome.prompt_tokens, outcome.completion_tokens)
             tokens, name = (counted if counted[0] else None), ANSWERED
@@ -210,27 +243,22 @@ class Job:
         return outcome, tokens
 
     async def _exchange(
-        self, body: dict[str, Any]
+        self, pending: Pending
     ) -> tuple[int | None, str | None, Reply | FailedAttempt]:
         """One HTTP request: status, body, and the reply or what is wrong with it."""
-        seconds = self._limits.timeout_s
+        pending.begin()
+        seconds = min(self._limits.timeout_s, self._limits.deadline_s - pending.age_s())
         try:
             async with asyncio.timeout(seconds):  # the client's own timeout is per read
-                response = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
+                response = await self._client.post(
+                    self._url, body=pending.body, cast_to=httpx2.Response
+                )
         except openai.APIStatusError as error:
-            text = self._without_key(error.response.text)
-            return (
-                error.status_code,
-                text,
-                failed_by_status(error.status_code, error.response.headers, text),
-            )
+            response = error.response
         except (TimeoutError, openai.APIConnectionError, httpx2.HTTPError) as error:
             return None, None, _without_answer(error, seconds)
-        text = response.content.decode("utf-8", "backslashreplace")
-        try:
-            return response.status_code, text, read_reply(text)
-        except FailedAttempt as failed:
-            return response.status_code, text, failed
+        text = self._without_key(response.content.decode("utf-8", "backslashreplace"))
+        return response.status_code, text, _outcome_of(response, text)
 
     def _consider(self, failed: FailedAttempt, pending: Pending) -> None:
         """Draw what follows from a failure for this request and for the others."""
@@ -238,32 +266,44 @@ class Job:
         if failed.retry is Retry.FATAL:
             self._fatal = self._fatal or failed
         if failed.is_rate_limit:
+            if time.monotonic() >= _cool_until.get(self._url, 0.0):
+                self._allowed = max(1.0, self._allowed / 2)
             cool = COOL_DOWN_S if failed.retry_after is None else failed.retry_after
-            self._cool_until = max(self._cool_until, time.monotonic() + cool)
-        if failed.retry is Retry.ONCE:
-            if failed.failure in pending.retried:
+            until = time.monotonic() + cool
+            _cool_until[self._url] = max(_cool_until.get(self._url, 0.0), until)
+        if failed.retry in MORE_ATTEMPTS:
+            pending.met[failed.failure] += 1
+            if pending.met[failed.failure] > MORE_ATTEMPTS[failed.retry]:
                 failed.retry = Retry.NEVER
-            pending.retried.add(failed.failure)
-            if failed.failure is Failure.CUT_OFF and failed.retry is Retry.ONCE:
+            elif failed.failure is Failure.CUT_OFF:
                 pending.body = {**pending.body, pending.limit: 2 * pending.body[pending.limit]}
 
-    async def _wait_for_leave(self, pending: Pending, began: float) -> None:
+    async def _wait_for_leave(self, expected_tokens: float) -> None:
         """Until the endpoint's cool-down is over and its limits allow one more request."""
         if self._requests:
             await self._requests.acquire()
-        if self._tokens:
-            expected = sum(self._rates.tokens(pending.prompt_bytes, pending.expected_tokens))
-            await self._tokens.acquire(min(expected, self._tokens.max_rate))
-        while (rest := self._cool_until - time.monotonic()) > 0:
-            if time.monotonic() - began + rest > self._limits.deadline_s:
-                raise FailedAttempt(
+        while self._tokens and expected_tokens > 0:
+            part = min(expected_tokens, self._tokens.max_rate)
+            await self._tokens.acquire(part)
+            expected_tokens -= part
+        while (rest := _cool_until.get(self._url, 0.0) - time.monotonic()) > 0:
+            if rest > self._limits.deadline_s:
+                self._fatal = FailedAttempt(
                     Failure.GAVE_UP,
-                    f"the endpoint asked for {rest:.0f} s without requests, longer than what is "
-                    f"left of the deadline of {self._limits.deadline_s:g} s",
-                    Retry.NEVER,
+                    f"the endpoint asked for {rest:.0f} s without requests, longer than the "
+                    f"deadline of {self._limits.deadline_s:g} s",
+                    Retry.FATAL,
                 )
+                break
             # Not all at the same instant.
             await self._pause(rest + random.uniform(0, min(rest, 1)))
+        # Additive increase, multiplicative decrease: fewer at once after each rate limit.
+        while self._under_way >= max(1, int(self._allowed)):
+            self._one_ended.clear()
+            await self._one_ended.wait()
+        self._refuse_if_ended()
+
+    def _refuse_if_ended(self) -> None:
         if self._hush.is_set():
             raise FailedAttempt(Failure.GAVE_UP, "interrupted", Retry.NEVER)
         if self._fatal:
@@ -272,12 +312,13 @@ class Job:
             )
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, but not through a signal."""
+        """Sleep, unless the sending ends."""
         try:
             async with asyncio.timeout(seconds):
                 await self._hush.wait()
         except TimeoutError:
             return
+        self._refuse_if_ended()
 
     def _sent(self, pending: Pending, estimate: tuple[float, float]) -> Sent:
         price = self._payer.price
@@ -302,6 +343,7 @@ class Job:
             yield
         finally:
             self._under_way -= 1
+            self._one_ended.set()
             if not self._under_way:
                 self._nothing_under_way.set()
 
@@ -311,12 +353,25 @@ class Job:
         return Cost(usd, prompt_tokens + completion_tokens, 1)
 
     def _without_key(self, text: str) -> str:
-        """Some servers repeat the key in their refusal."""
-        return text.replace(self._client.api_key, "***")
+        """Some servers repeat the key."""
+        key = self._client.api_key
+        return text if key == NO_KEY else text.replace(key, "***")
+
+
+def _outcome_of(response: httpx2.Response, text: str) -> Reply | FailedAttempt:
+    try:
+        if response.is_success:
+            return read_reply(text)
+        return failed_by_status(response.status_code, response.headers, text)
+    except FailedAttempt as failed:
+        return failed
+    except Exception as error:  # the body is paid for: whatever it does to us, it is kept
+        logger.debug("the error's origin", exc_info=True)
+        return FailedAttempt(Failure.UNREADABLE, repr(error), Retry.ONCE)
 
 
 def _is_tried_again(error: BaseException) -> bool:
-    return isinstance(error, FailedAttempt) and error.retry in {Retry.AGAIN, Retry.ONCE}
+    return isinstance(error, FailedAttempt) and error.retry in {Retry.AGAIN, *MORE_ATTEMPTS}
 
 
 def _wait(state: RetryCallState) -> float:
@@ -331,11 +386,12 @@ def _wait(state: RetryCallState) -> float:
 def _without_answer(error: Exception, seconds: float) -> FailedAttempt:
     """A connection that was not made has cost nothing; one that broke may have."""
     cause = error.__cause__ or error
-    # The aiohttp transport calls a refused connection a timeout too.
-    if isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+    # The transport calls all that aiohttp says of a connection a timeout; the cause tells it apart.
+    origin = cause.__cause__ or cause
+    if isinstance(origin, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         detail = f"{NO_CONNECTION}: {cause}"
         return FailedAttempt(Failure.GAVE_UP, detail, Retry.AGAIN, tokens=(0, 0))
-    is_late = isinstance(error, (TimeoutError, openai.APITimeoutError))
+    is_late = isinstance(error, TimeoutError) or isinstance(cause, httpx2.ReadTimeout)
     detail = f"no answer within {seconds:g} s" if is_late else f"connection lost: {cause}"
     return FailedAttempt(Failure.GAVE_UP, detail, Retry.AGAIN)
 
@@ -352,12 +408,13 @@ def _per_minute(rate: float | None) -> AsyncLimiter | None:
 def _signals_to(hush: asyncio.Event) -> Iterator[list[int]]:
     """Turn the first SIGINT or SIGTERM into an event; only a main thread can."""
     caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {each: signal.getsignal(each) for each in signals}
+    if threading.current_thread() is not threading.main_thread():
+        with ended_by(lambda: loop.call_soon_threadsafe(hush.set)):
+            yield caught
+        return
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: h for each, h in handlers.items() if h is not signal.SIG_IGN}
 
     def restore() -> None:
         for each, handler in before.items():
@@ -369,7 +426,7 @@ def _signals_to(hush: asyncio.Event) -> Iterator[list[int]]:
         restore()  # a second signal does not wait
         hush.set()
 
-    for each in signals:
+    for each in before:
         loop.add_signal_handler(each, on_signal, each)
     try:
         yield caught

@@ -62,10 +62,13 @@ def json_values(text: str) -> list[Any] | None:
 
 def is_text(value: Any) -> bool:
     """Whether a value is text that can be stored: half a surrogate pair cannot."""
+    if not isinstance(value, str):
+        return False
     try:
-        return isinstance(value, str) and value.encode("utf-8") is not None
+        value.encode("utf-8")
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _without_trailing_commas(text: str) -> str:
