@@ -10,10 +10,12 @@ import hashlib
 import json
 import queue
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -54,6 +56,7 @@ FROM attempts_0 WHERE usable = 1
 ANSWERED = "answered"
 CHUNK = 500
 OPENING = threading.Lock()
+SWITCH_S = 0.0005
 
 
 class JournalError(Exception):
@@ -212,10 +215,14 @@ class JournalWriter:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._last_id = 0
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._connection = self._journal.open()
+        # A busy sender gives way late: then answers wait in memory, where a crash would lose them.
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
         return self
@@ -223,43 +230,37 @@ class JournalWriter:
     async def __aexit__(self, *_: object) -> None:
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
+        sys.setswitchinterval(self._switch_s)
         self._connection.close()
 
     async def sending(self, sent: Sent) -> int:
         """Enter a request; the id of its row."""
-        columns = ", ".join(Sent._fields)
-        marks = ", ".join("?" * len(Sent._fields))
-        return await self._written(
-            f"INSERT INTO attempts ({columns}, sent_at, estimated) VALUES ({marks}, ?, 1)",
-            (*sent, time.time()),
-        )
+        # Unique beside other processes too, and in order of time.
+        row = self._last_id = max(self._last_id + 1, time.time_ns())
+        await self._written(_insertion, (row, *sent, time.time(), 1))
+        return row
 
     async def received(self, row: int, received: Received) -> None:
         """Enter what came of it."""
-        columns: dict[str, Any] = {
-            "received_at": time.time(),
-            "status": received.status,
-            "body": received.body,
-            "outcome": received.outcome,
-        }
-        if received.tokens is not None:
-            columns |= {
-                "prompt_tokens": received.tokens[0],
-                "completion_tokens": received.tokens[1],
-                "usd": received.usd,
-                "estimated": 0,
-            }
-        assigned = ", ".join(f"{name} = ?" for name in columns)
+        tokens = received.tokens or (None, None)
         await self._written(
-            f"UPDATE attempts SET {assigned} WHERE id = ?",
-            (*columns.values(), row),
+            _update,
+            (
+                row,
+                time.time(),
+                received.status,
+                received.body,
+                received.outcome,
+                *tokens,
+                received.usd,
+            ),
         )
 
-    async def _written(self, statement: str, values: tuple[Any, ...]) -> int:
+    async def _written(self, statement: Callable[[int], str], values: tuple[Any, ...]) -> None:
         write = _Write(statement, values, self._loop.create_future())
         self._waiting.put(write)
         # What was begun is written even if its sender is cancelled.
-        return await asyncio.shield(write.row)
+        await asyncio.shield(write.done)
 
     def _write(self) -> None:
         ended = False
@@ -276,7 +277,12 @@ class JournalWriter:
         """Write a group; what then tells its senders."""
         try:
             self._connection.execute("BEGIN")
-            rows = [self._connection.execute(w.statement, w.values).lastrowid for w in writes]
+            # One statement for many rows: each gives way to the sending thread, and waits for it.
+            for statement in (_insertion, _update):
+                rows = [write.values for write in writes if write.statement is statement]
+                if rows:
+                    values = [value for row in rows for value in row]
+                    self._connection.execute(statement(len(rows)), values)
             self._connection.execute("COMMIT")
         except Exception as error:  # whatever it is, the senders wait for it
             failure = error
@@ -284,22 +290,42 @@ class JournalWriter:
                 self._connection.execute("ROLLBACK")
             if len(writes) > 1:  # one bad row must not take the others with it
                 alone = [self._commit([write]) for write in writes]
-
-                def tell_each() -> None:
-                    for tell in alone:
-                        tell()
-
-                return tell_each
-            return lambda: writes[0].row.set_exception(failure)
-
-        def tell_rows() -> None:
-            for write, row in zip(writes, rows, strict=True):
-                write.row.set_result(row or 0)
-
-        return tell_rows
+                return lambda: _call_each(alone)
+            return lambda: writes[0].done.set_exception(failure)
+        return lambda: _call_each([partial(write.done.set_result, None) for write in writes])
 
 
 class _Write(NamedTuple):
-    statement: str
+    statement: Callable[[int], str]
+    """Of so many rows."""
     values: tuple[Any, ...]
-    row: asyncio.Future[int]
+    done: asyncio.Future[None]
+
+
+def _call_each(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
+
+
+def _marks(columns: int, rows: int) -> str:
+    return ", ".join(["(" + ", ".join("?" * columns) + ")"] * rows)
+
+
+def _insertion(rows: int) -> str:
+    columns = ("id", *Sent._fields, "sent_at", "estimated")
+    names = ", ".join(columns)
+    return f"INSERT INTO attempts ({names}) VALUES {_marks(len(columns), rows)}"
+
+
+def _update(rows: int) -> str:
+    return f"""
+        WITH came (row, at, status, body, outcome, prompt, completion, usd)
+        AS (VALUES {_marks(8, rows)})
+        UPDATE attempts SET
+            received_at = came.at, status = came.status, body = came.body, outcome = came.outcome,
+            prompt_tokens = COALESCE(came.prompt, prompt_tokens),
+            completion_tokens = COALESCE(came.completion, completion_tokens),
+            usd = IIF(came.prompt IS NULL, attempts.usd, came.usd),
+            estimated = came.prompt IS NULL
+        FROM came WHERE id = came.row
+    """
