@@ -48,6 +48,8 @@ COOL_DOWN_S = 1.0
 """After a rate limit that names no time."""
 SHORTEST_WAIT_S = 0.5
 """Though an endpoint asks for less."""
+SHORTEST_ATTEMPT_S = 1.0
+"""Though a queue has used up the deadline."""
 OVERHEAD_TOKENS = 16
 """At most, that a chat template adds to a message."""
 
@@ -247,7 +249,8 @@ class Job:
     ) -> tuple[int | None, str | None, Reply | FailedAttempt]:
         """One HTTP request: status, body, and the reply or what is wrong with it."""
         pending.begin()
-        seconds = min(self._limits.timeout_s, self._limits.deadline_s - pending.age_s())
+        left = self._limits.deadline_s - pending.age_s()
+        seconds = min(self._limits.timeout_s, max(left, SHORTEST_ATTEMPT_S))
         try:
             async with asyncio.timeout(seconds):  # the client's own timeout is per read
                 response = await self._client.post(
