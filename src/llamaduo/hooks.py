@@ -134,13 +134,17 @@ def _unusable_service_llms(
     ]
     if unpriced:
         return unpriced
-    endpoints = {
-        (model.base_url, model.model, model.api_key, model.accepts): name
-        for name, model in models.items()
-    }
+    names: dict[tuple[Any, ...], list[str]] = {}
+    for name, model in models.items():
+        same = (model.base_url, model.model, model.api_key, model.accepts)
+        names.setdefault(same, []).append(name)
     with ThreadPoolExecutor() as pool:  # together they take no longer than one
-        found = pool.map(lambda name: models[name].check(account), endpoints.values())
-        return [f"{name}: {p}" for name, p in zip(endpoints.values(), found, strict=True) if p]
+        found = pool.map(lambda each: models[each[0]].check(account), names.values())
+        return [
+            f"{', '.join(each)}: {problem}"
+            for each, problem in zip(names.values(), found, strict=True)
+            if problem
+        ]
 
 
 def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:

@@ -58,7 +58,7 @@ def test_a_wrong_key_is_said_before_anything_is_generated(project, server):
 
     output = project.kedro("run", "--env=test", code=1)
 
-    assert "judge: fake at http" in output
+    assert "judge, service_llm: fake at http" in output
     assert "Incorrect API key (is the key right?)" in output
     assert all(is_preflight(entry.body) for entry in server.served)
     assert project.loops() == []
