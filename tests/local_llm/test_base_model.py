@@ -17,7 +17,6 @@ from llamaduo.local_llm.base_model import (
     stop_token_ids,
 )
 
-LIGHT_MODULES = ["base_model", "chat", "demo_model", "inference", "progress", "sft", "training"]
 HEAVY_PACKAGES = {"torch", "transformers", "peft", "trl", "datasets", "accelerate"}
 
 

@@ -186,9 +186,9 @@ def test_an_endpoint_s_own_waiting_time_is_kept_by_all(service, server, form):
 
 
 def test_a_storm_of_rate_limits_uses_up_no_attempts(server, tmp_path):
-    limits = Limits(concurrency=1, deadline_s=60)
+    limits = Limits(concurrency=1, attempts=1)
     patient = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
-    server.faults = deque([Fault(429, "{}", {"retry-after-ms": "1"})] * 9)
+    server.faults = deque([Fault(429, "{}", {"retry-after-ms": "1"})] * 3)
 
     (reply,) = patient.complete_all([request(1)], "test")
 
@@ -208,10 +208,10 @@ def test_a_server_that_allows_little_is_soon_asked_for_little(server, tmp_path):
         allowed_from = time.monotonic() + 0.2
 
     server.script = one_at_a_time
-    replies = service.complete_all(requests(40), "test")
+    replies = service.complete_all(requests(20), "test")
 
     assert all(reply.text for reply in replies)
-    assert len(server.served) <= 4.5 * 40  # 3.3; as many as ever after each cool-down: 6.5
+    assert len(server.served) <= 5.5 * 20  # 4; as many as ever after each cool-down: 6.5
 
 
 def test_a_waiting_time_beyond_the_deadline_is_given_up_at_once_with_its_figure(service, server):

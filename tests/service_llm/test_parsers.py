@@ -1,15 +1,14 @@
-"""Judge answers and pair texts as models write them, and cut at any byte."""
+"""Judge answers and pairs as models write them, and cut at any byte; 5,000 each by make soak."""
 
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaduo.pipelines.data_synthesis.nodes import read_pairs
 from llamaduo.pipelines.evaluation.nodes import SCORES, read_judgement
 
-MANY = 5000
 NOTHING = dict.fromkeys(SCORES)
 
 scores = st.integers(0, 100) | st.floats(0, 100).map(lambda value: round(value, 2))
@@ -68,7 +67,6 @@ def unreadable(text):
     return all(row["unreadable"] for row in read_pairs(text))
 
 
-@settings(max_examples=MANY, deadline=None)
 @given(judgements(), st.data())
 def test_a_dressed_judgement_is_read_right_and_a_cut_one_never(judgement, data):
     whole, end, values = judgement
@@ -77,7 +75,6 @@ def test_a_dressed_judgement_is_read_right_and_a_cut_one_never(judgement, data):
     assert read_judgement(whole[: data.draw(st.integers(0, end - 1))]) == NOTHING
 
 
-@settings(max_examples=MANY, deadline=None)
 @given(pair_sets(), st.data())
 def test_dressed_pairs_are_read_right_and_cut_ones_never(pair_set, data):
     whole, end, pairs = pair_set
@@ -94,7 +91,6 @@ NaN Infinity -Infinity 1e999 -5 101 true null [85] {"score":85} "٨٥" "8_5" "1,
 numbers = st.sampled_from(NO_SCORES.split())
 
 
-@settings(max_examples=MANY, deadline=None)
 @given(numbers, judgements(), st.sampled_from(SCORES))
 def test_what_is_no_score_is_null(number, judgement, name):
     other = next(each for each in SCORES if each != name)
@@ -103,7 +99,6 @@ def test_what_is_no_score_is_null(number, judgement, name):
     assert read_judgement(whole) == NOTHING
 
 
-@settings(max_examples=MANY, deadline=None)
 @given(judgements(), st.text(max_size=10), st.data())
 def test_a_mutilated_judgement_is_on_the_scale_or_null(judgement, noise, data):
     whole, *_ = judgement

@@ -55,7 +55,7 @@ def usd_of(served):
     )
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_a_fifth_of_faults_loses_and_repeats_nothing(tmp_path, count, capsys):
     passing = random_faults(0.2, seed=3, kinds=ALL_KINDS, hang_s=4)
 
@@ -142,7 +142,7 @@ def answered_keys(path):
     return {item_of(json.loads(request)) for (request,) in rows}
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [2, pytest.param(200, marks=pytest.mark.soak)])
 def test_kills_lose_no_answer_that_had_arrived(tmp_path, kills, capsys):
     count, concurrency = 2000, 64
     rng = random.Random(kills)
@@ -223,7 +223,7 @@ def as_expected(rng, made):
     return answer
 
 
-SEEDS = [*range(4), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 100))]
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 100))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
