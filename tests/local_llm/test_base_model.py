@@ -17,6 +17,7 @@ from llamaduo.local_llm.base_model import (
     stop_token_ids,
 )
 
+LIGHT_MODULES = ["base_model", "chat", "demo_model", "inference", "sft", "training"]
 HEAVY_PACKAGES = {"torch", "transformers", "peft", "trl", "datasets", "accelerate"}
 
 
