@@ -1,5 +1,6 @@
 """Signals end a loop where nothing is half made."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -98,3 +99,38 @@ class SafePoint:
             logging.shutdown()
             os._exit(128 + signum)
         raise InterruptedLoop(signum)
+
+
+@contextmanager
+def signals_to(hush: asyncio.Event) -> Iterator[list[int]]:
+    """Turn the first SIGINT or SIGTERM into an event; in a thread, ``end_threads`` sets it.
+
+    Returns:
+        The signal that came, if any; its former handler is in place again.
+    """
+    caught: list[int] = []
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        with ended_by(lambda: loop.call_soon_threadsafe(hush.set)):
+            yield caught
+        return
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: h for each, h in handlers.items() if h is not signal.SIG_IGN}
+
+    def restore() -> None:
+        for each, handler in before.items():
+            loop.remove_signal_handler(each)
+            signal.signal(each, handler)
+
+    def on_signal(signum: int) -> None:
+        caught.append(signum)
+        restore()  # a second signal does not wait
+        hush.set()
+
+    for each in before:
+        loop.add_signal_handler(each, on_signal, each)
+    try:
+        yield caught
+    finally:
+        if not caught:
+            restore()

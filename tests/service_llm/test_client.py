@@ -11,9 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from llamaduo.interruption import end_threads
-from llamaduo.service_llm.answers import Reply
+from llamaduo.service_llm.answers import Reply, reply_columns
 from llamaduo.service_llm.budget import Account, Caps
-from llamaduo.service_llm.client import reply_columns
 from llamaduo.service_llm.endpoints import Accepts, Limits
 from llamaduo.service_llm.failures import Failure, Retry, ServiceLLMError
 from tests.fakes.openai_server import HTML, Fault, completion, echo, rate_limit, usage_of

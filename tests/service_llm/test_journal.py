@@ -17,6 +17,7 @@ from llamaduo.service_llm.journal import (
     Sent,
     request_key,
 )
+from llamaduo.service_llm.journal_writer import JournalWriter
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "héllo \ud83d"}]}
 
@@ -31,7 +32,7 @@ def received(outcome=ANSWERED, body="the answer", tokens=(80, 10), usd=0.25):
 
 def write(journal, *entries):
     async def all_of_them():
-        async with journal.writer() as writer:
+        async with JournalWriter(journal) as writer:
             for before, after in entries:
                 row = await writer.sending(before)
                 if after:
@@ -144,7 +145,7 @@ def test_a_journal_from_before_there_were_versions_keeps_its_answers(journal):
 
 def test_a_full_disk_reaches_every_sender_as_an_error(journal):
     async def fill():
-        async with journal.writer() as writer:
+        async with JournalWriter(journal) as writer:
             await writer.sending(sent())
             writer._connection.execute("PRAGMA max_page_count = 10")
             big = sent()._replace(request="x" * 10_000)
@@ -160,7 +161,7 @@ def test_a_full_disk_reaches_every_sender_as_an_error(journal):
 
 def test_one_bad_row_fails_alone(journal):
     async def together():
-        async with journal.writer() as writer:
+        async with JournalWriter(journal) as writer:
             bad = sent(b"bad")._replace(request="half \ud83d")
             return await asyncio.gather(
                 *(writer.sending(each) for each in (sent(b"1"), bad, sent(b"2"))),
@@ -184,9 +185,10 @@ WRITER = """
 import asyncio, os, sys
 from pathlib import Path
 from llamaduo.service_llm.journal import Journal, Received, Sent
+from llamaduo.service_llm.journal_writer import JournalWriter
 
 async def write():
-    async with Journal(Path(sys.argv[1])).writer() as writer:
+    async with JournalWriter(Journal(Path(sys.argv[1]))) as writer:
         row = await writer.sending(Sent(b"key", "", "e", "m", "t", "{}", 1, 1, 1, 1, None))
         await writer.received(row, Received(200, "kept", "answered", (1, 1), None))
         os.kill(os.getpid(), 9)

@@ -1,8 +1,9 @@
-"""Reading the body of an HTTP 200."""
+"""Replies: reading them from the body of an HTTP 200, and giving them to a table."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from llamaduo.service_llm.failures import (
     FailedAttempt,
     Failure,
     Retry,
+    ServiceLLMError,
     error_of,
     retry_of,
 )
@@ -32,6 +34,27 @@ class Reply:
     """As the endpoint reported it."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+def reply_columns(replies: Sequence[Reply]) -> dict[str, list[Any]]:
+    """Replies as columns: text, failure, detail, model, prompt_tokens, completion_tokens.
+
+    Raises:
+        ServiceLLMError: Every request failed, or one failed in a way that stops the others. What
+            has come stands in the journal, and nothing of it is asked for again.
+    """
+    failed = [reply for reply in replies if reply.failure]
+    fatal = [reply for reply in failed if reply.retry is Retry.FATAL]
+    stopping = [reply for reply in failed if reply.failure is not Failure.OVER_BUDGET]
+    if fatal or (replies and len(stopping) == len(replies)):
+        first = (fatal or stopping)[0]
+        raise ServiceLLMError(
+            f"{len(failed)} of {len(replies)} requests failed, the first with: {first.failure}, "
+            f"{first.detail}. The answers that came are in the journal and are not asked for "
+            "again; mend the cause and go on."
+        )
+    names = ("text", "failure", "detail", "model", "prompt_tokens", "completion_tokens")
+    return {name: [getattr(reply, name) for reply in replies] for name in names}
 
 
 class _Part(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
@@ -80,6 +81,17 @@ class Cost(NamedTuple):
         return Cost(
             self.usd - other.usd, self.tokens - other.tokens, self.requests - other.requests
         )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What requests will about cost, before the first is sent."""
+
+    requests: int
+    tokens: float
+    usd: float | None
+    """None: the price is unknown."""
+    seconds: float
 
 
 class Budget:

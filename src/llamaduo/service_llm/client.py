@@ -7,7 +7,6 @@ import json
 import logging
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,15 @@ import pydantic
 
 from llamaduo.progress import ProgressDisplay
 from llamaduo.service_llm.answers import Reply, read_reply
-from llamaduo.service_llm.budget import TOKENS_PER_BYTE, Account, Budget, Caps, Cost, Price, Rates
+from llamaduo.service_llm.budget import (
+    TOKENS_PER_BYTE,
+    Account,
+    Budget,
+    Caps,
+    Estimate,
+    Price,
+    Rates,
+)
 from llamaduo.service_llm.endpoints import Accepts, Limits
 from llamaduo.service_llm.failures import (
     NO_CONNECTION,
@@ -28,10 +35,10 @@ from llamaduo.service_llm.failures import (
     ServiceLLMError,
 )
 from llamaduo.service_llm.journal import Journal, request_key
+from llamaduo.service_llm.journal_writer import JournalWriter
+from llamaduo.service_llm.tally import Tally, announce
 
 if TYPE_CHECKING:
-    import openai
-
     from llamaduo.service_llm.sending import Pending
 
 logger = logging.getLogger(__name__)
@@ -41,8 +48,6 @@ TOKENS_PER_SECOND = 50
 PREFLIGHT = "preflight"
 CHECK_S = 9.0
 """The preflight request may take this long."""
-CONNECT_S = 5.0
-SHOWN_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,6 @@ class Request:
     none, so that the prompt must ask for JSON too."""
     repeat: int = 1
     """Tells apart requests that are equal on purpose, such as M judgements."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What requests will about cost, before the first is sent."""
-
-    requests: int
-    tokens: float
-    usd: float | None
-    """None: the price is unknown."""
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -140,19 +134,7 @@ class ServiceLLM:
 
     def estimate(self, requests: Iterable[Request], what: str) -> Estimate:
         """What requests will about cost, from their own texts and from what earlier ones cost."""
-        each = [(self._prompt_bytes(request), request.expected_tokens) for request in requests]
-        rates, seconds = self._experience(what)
-        tokens = rates.tokens(sum(one[0] for one in each), sum(one[1] for one in each))
-        count = len(each)
-        if seconds is None:
-            seconds = 1 + tokens[1] / max(count, 1) / TOKENS_PER_SECOND
-        minutes = [
-            seconds * count / min(self.limits.concurrency, max(count, 1)) / 60,
-            count / (self.limits.requests_per_minute or inf),
-            sum(tokens) / (self.limits.tokens_per_minute or inf),
-        ]
-        usd = self.price.of(*tokens) if self.price else None
-        return Estimate(count, sum(tokens), usd, 60 * max(minutes))
+        return self._estimate(requests, *self._experience(what))
 
     def check(self, account: Account) -> str | None:
         """Send one cheap request and wait for less than 10 seconds.
@@ -191,52 +173,53 @@ class ServiceLLM:
         deliver: Callable[[bytes, Reply], None],
     ) -> int | None:
         """Send what the journal has no answer to; the signal that came meanwhile, if any."""
+        from llamaduo.service_llm.exchange import open_client
         from llamaduo.service_llm.sending import Job, Payer
 
         budget = Budget(account.caps, self.journal.spent(account.name))
+        rates, seconds = self._experience(what)
         if what != PREFLIGHT:
-            _announce(what, self.estimate(to_send.values(), what), budget, account)
+            estimate = self._estimate(to_send.values(), rates, seconds)
+            announce(what, estimate, budget, account)
         payer = Payer(account.name, self.endpoint, self.model, what, self.price)
-        rates, _ = self._experience(what)
         pending = (self._pending(key, request) for key, request in to_send.items())
         with ProgressDisplay(what, quiet=what == PREFLIGHT) as display:
-            tally = _Tally(display, total, total - len(to_send), account, budget)
+            tally = Tally(display, total, total - len(to_send), account, budget)
 
             def take(key: bytes, reply: Reply) -> None:
                 deliver(key, reply)
                 tally.count(reply)
 
-            async with self._client() as client, self.journal.writer() as writer:
+            client = open_client(self.base_url, self.api_key.get_secret_value(), self.limits)
+            async with client, JournalWriter(self.journal) as writer:
                 job = Job(client, writer, payer, self.limits, budget, rates, take)
                 signum = await job.run(pending)
         if what != PREFLIGHT:
             tally.say_what_was_odd(self.model)
         return signum
 
-    def _client(self) -> openai.AsyncOpenAI:
-        import httpx2
-        import openai
-
-        room = httpx2.Limits(
-            max_connections=self.limits.concurrency,
-            max_keepalive_connections=self.limits.concurrency,
-        )
-        patience = httpx2.Timeout(
-            self.limits.timeout_s, connect=min(CONNECT_S, self.limits.timeout_s)
-        )
-        return openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=self.api_key.get_secret_value(),
-            max_retries=0,  # one retry layer: the client's own would send what no journal knows of
-            timeout=patience,
-            http_client=openai.DefaultAioHttpClient(limits=room, timeout=patience),
-        )
-
     def _experience(self, what: str) -> tuple[Rates, float | None]:
+        """How many tokens texts have, and how long an answer takes; None before there is one."""
         known = self.journal.experience(self.endpoint, self.model, what)
         if known is None:
             return Rates(TOKENS_PER_BYTE, 1.0), None
         return Rates(known.tokens_per_byte, known.tokens_per_expected), known.seconds
+
+    def _estimate(
+        self, requests: Iterable[Request], rates: Rates, seconds: float | None
+    ) -> Estimate:
+        each = [(self._prompt_bytes(request), request.expected_tokens) for request in requests]
+        tokens = rates.tokens(sum(one[0] for one in each), sum(one[1] for one in each))
+        count = len(each)
+        if seconds is None:
+            seconds = 1 + tokens[1] / max(count, 1) / TOKENS_PER_SECOND
+        minutes = [
+            seconds * count / min(self.limits.concurrency, max(count, 1)) / 60,
+            count / (self.limits.requests_per_minute or inf),
+            sum(tokens) / (self.limits.tokens_per_minute or inf),
+        ]
+        usd = self.price.of(*tokens) if self.price else None
+        return Estimate(count, sum(tokens), usd, 60 * max(minutes))
 
     def _pending(self, key: bytes, request: Request) -> Pending:
         from llamaduo.service_llm.sending import Pending
@@ -269,105 +252,3 @@ class ServiceLLM:
                 "json_schema": request.response_schema,
             }
         return body
-
-
-def reply_columns(replies: Sequence[Reply]) -> dict[str, list[Any]]:
-    """Replies as columns: text, failure, detail, model, prompt_tokens, completion_tokens.
-
-    Raises:
-        ServiceLLMError: Every request failed, or one failed in a way that stops the others. What
-            has come stands in the journal, and nothing of it is asked for again.
-    """
-    failed = [reply for reply in replies if reply.failure]
-    fatal = [reply for reply in failed if reply.retry is Retry.FATAL]
-    stopping = [reply for reply in failed if reply.failure is not Failure.OVER_BUDGET]
-    if fatal or (replies and len(stopping) == len(replies)):
-        first = (fatal or stopping)[0]
-        raise ServiceLLMError(
-            f"{len(failed)} of {len(replies)} requests failed, the first with: {first.failure}, "
-            f"{first.detail}. The answers that came are in the journal and are not asked for "
-            "again; mend the cause and go on."
-        )
-    names = ("text", "failure", "detail", "model", "prompt_tokens", "completion_tokens")
-    return {name: [getattr(reply, name) for reply in replies] for name in names}
-
-
-class _Tally:
-    """What the progress display says beside the count."""
-
-    def __init__(
-        self, display: ProgressDisplay, total: int, known: int, account: Account, budget: Budget
-    ) -> None:
-        self._display = display
-        self._total = total
-        self._known = self._done = known
-        self._caps = account.caps
-        self._budget = budget
-        self._failures: Counter[str] = Counter()
-        self._models: set[str] = set()
-        self._tokens_before = budget.spent.tokens
-        self._began = self._shown = time.perf_counter()
-
-    def count(self, reply: Reply) -> None:
-        """Take one more reply into account."""
-        self._done += 1
-        if reply.model:
-            self._models.add(reply.model)
-        if reply.failure:
-            self._failures[f"{reply.failure}: {reply.detail}"[:200]] += 1
-        now = time.perf_counter()
-        if self._done == self._total or now - self._shown >= SHOWN_EVERY_S:
-            self._shown = now
-            self._display.show(self._done, self._total, self._note(now), begun_at=self._known)
-
-    def say_what_was_odd(self, model: str) -> None:
-        """Name each cause of failure with its count, and models that were not asked for."""
-        for cause, count in self._failures.most_common(5):
-            logger.warning("%d failed, %s", count, cause)
-        for other in sorted(self._models):
-            if model not in other and other not in model:
-                logger.warning("asked for the model %s, the endpoint names %s", model, other)
-
-    def _note(self, now: float) -> str:
-        spent = self._budget.spent
-        seconds = now - self._began
-        parts = [
-            f"{self._failures.total()} failed" if self._failures else "",
-            f"{self._known} from the journal" if self._known else "",
-            f"{(spent.tokens - self._tokens_before) / max(seconds, 1e-3):.0f} tokens/s",
-            _of_cap("${:.2f}", spent.usd, self._caps.usd) if spent.usd else "",
-            _of_cap("{:.0f} tokens", spent.tokens, self._caps.tokens) if self._caps.tokens else "",
-            _of_cap("{} requests", spent.requests, self._caps.requests)
-            if self._caps.requests
-            else "",
-        ]
-        return ", ".join(part for part in parts if part)
-
-
-def _of_cap(form: str, value: float, cap: float | None) -> str:
-    return form.format(value) + (f" of {form.format(cap)}" if cap is not None else "")
-
-
-def _announce(what: str, estimate: Estimate, budget: Budget, account: Account) -> None:
-    """Say what is about to be spent."""
-    money = "price unknown" if estimate.usd is None else f"${estimate.usd:.4f}"
-    logger.info(
-        "%s: about %d requests, %.0f tokens, %s, %.0f s; this loop has spent $%.4f",
-        what,
-        estimate.requests,
-        estimate.tokens,
-        money,
-        estimate.seconds,
-        budget.spent.usd,
-    )
-    after = budget.spent + Cost(estimate.usd or 0.0, estimate.tokens, estimate.requests)
-    for name, value in after._asdict().items():
-        cap = getattr(account.caps, name)
-        if cap is not None and value > cap:
-            logger.warning(
-                "%s: the cap budget.%s of %g will probably end it (%g with this)",
-                what,
-                name,
-                cap,
-                value,
-            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, StrEnum
@@ -68,33 +69,20 @@ class ServiceLLMError(Exception):
     """A service LLM cannot be asked, or gave no answer at all."""
 
 
+@dataclass(eq=False)
 class FailedAttempt(Exception):
-    """One attempt at a request that brought no answer.
+    """One attempt at a request that brought no answer."""
 
-    Args:
-        retry_after: Seconds that the endpoint asked to wait.
-        is_rate_limit: The endpoint wants fewer requests from everybody.
-        tokens: Prompt and completion tokens that it says it has counted; None where it says
-            nothing and may have billed the attempt all the same.
-    """
-
-    def __init__(
-        self,
-        failure: Failure,
-        detail: str,
-        retry: Retry,
-        *,
-        retry_after: float | None = None,
-        is_rate_limit: bool = False,
-        tokens: tuple[int, int] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.failure = failure
-        self.detail = detail
-        self.retry = retry
-        self.retry_after = retry_after
-        self.is_rate_limit = is_rate_limit
-        self.tokens = tokens
+    failure: Failure
+    detail: str
+    retry: Retry
+    retry_after: float | None = None
+    """Seconds that the endpoint asked to wait."""
+    is_rate_limit: bool = False
+    """The endpoint wants fewer requests from everybody."""
+    tokens: tuple[int, int] | None = None
+    """Prompt and completion tokens that the endpoint has counted; None where it says nothing, and
+    may have billed the attempt all the same."""
 
 
 def failed_by_status(status: int, headers: Mapping[str, str], body: str) -> FailedAttempt:

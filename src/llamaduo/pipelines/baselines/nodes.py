@@ -18,8 +18,9 @@ from llamaduo.pipelines.evaluation.nodes import (
     score_prompts,
 )
 from llamaduo.pipelines.evaluation.reports import describe_setup
+from llamaduo.service_llm.answers import reply_columns
 from llamaduo.service_llm.budget import expected_tokens
-from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
+from llamaduo.service_llm.client import Request, ServiceLLM
 
 
 def answer_constantly(coverage_train: pd.DataFrame, coverage_test: pd.DataFrame) -> pd.DataFrame:

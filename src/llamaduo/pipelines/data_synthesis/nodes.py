@@ -10,8 +10,9 @@ import pandas as pd
 
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.schemas import ParsedPairs, Seeds, SynthesisReplies
+from llamaduo.service_llm.answers import reply_columns
 from llamaduo.service_llm.budget import expected_tokens
-from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
+from llamaduo.service_llm.client import Request, ServiceLLM
 from llamaduo.service_llm.failures import Failure
 from llamaduo.service_llm.text import fill, is_text, read_json
 

@@ -14,7 +14,8 @@ from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.inference import DecodingSettings, respond
 from llamaduo.parameters import EvaluationParameters, IterationParameters
 from llamaduo.schemas import Judgements, JudgeReplies, Responses, Scores
-from llamaduo.service_llm.client import Request, ServiceLLM, reply_columns
+from llamaduo.service_llm.answers import reply_columns
+from llamaduo.service_llm.client import Request, ServiceLLM
 from llamaduo.service_llm.failures import Failure
 from llamaduo.service_llm.text import fill, read_json
 

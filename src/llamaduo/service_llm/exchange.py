@@ -1,0 +1,106 @@
+"""One HTTP request to an endpoint, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, NamedTuple
+
+import aiohttp
+import httpx2
+import openai
+
+from llamaduo.service_llm.answers import Reply, read_reply
+from llamaduo.service_llm.endpoints import Limits
+from llamaduo.service_llm.failures import (
+    NO_CONNECTION,
+    FailedAttempt,
+    Failure,
+    Retry,
+    failed_by_status,
+)
+
+logger = logging.getLogger(__name__)
+
+NO_KEY = "none"
+"""Sent to endpoints that need no key."""
+CONNECT_S = 5.0
+
+
+class Arrived(NamedTuple):
+    """What came of a request."""
+
+    status: int | None
+    """HTTP status; None where no answer came."""
+    body: str | None
+    outcome: Reply | FailedAttempt
+
+    @property
+    def tokens(self) -> tuple[int, int] | None:
+        """Prompt and completion tokens as the endpoint counted them; None where it did not."""
+        if isinstance(self.outcome, FailedAttempt):
+            return self.outcome.tokens
+        counted = (self.outcome.prompt_tokens, self.outcome.completion_tokens)
+        return counted if counted[0] else None
+
+
+def open_client(base_url: str, key: str, limits: Limits) -> openai.AsyncOpenAI:
+    """A client without retries of its own, which would send what no journal knows of."""
+    room = httpx2.Limits(
+        max_connections=limits.concurrency, max_keepalive_connections=limits.concurrency
+    )
+    patience = httpx2.Timeout(limits.timeout_s, connect=min(CONNECT_S, limits.timeout_s))
+    return openai.AsyncOpenAI(
+        base_url=base_url,
+        api_key=key,
+        max_retries=0,
+        timeout=patience,
+        http_client=openai.DefaultAioHttpClient(limits=room, timeout=patience),
+    )
+
+
+async def exchange(
+    client: openai.AsyncOpenAI, url: str, body: dict[str, Any], seconds: float
+) -> Arrived:
+    """Send one request.
+
+    Args:
+        url: Whole, so that the client need not join it each time.
+        seconds: Of the wall clock, until the whole answer must be there.
+    """
+    try:
+        async with asyncio.timeout(seconds):  # the client's own timeout is per read
+            response = await client.post(url, body=body, cast_to=httpx2.Response)
+    except openai.APIStatusError as error:
+        response = error.response
+    except (TimeoutError, openai.APIConnectionError, httpx2.HTTPError) as error:
+        return Arrived(None, None, _without_answer(error, seconds))
+    text = response.content.decode("utf-8", "backslashreplace")
+    if client.api_key != NO_KEY:  # some servers repeat it
+        text = text.replace(client.api_key, "***")
+    return Arrived(response.status_code, text, _outcome_of(response, text))
+
+
+def _outcome_of(response: httpx2.Response, text: str) -> Reply | FailedAttempt:
+    try:
+        if response.is_success:
+            return read_reply(text)
+        return failed_by_status(response.status_code, response.headers, text)
+    except FailedAttempt as failed:
+        return failed
+    except Exception as error:  # the body is paid for: whatever it does to us, it is kept
+        logger.debug("the error's origin", exc_info=True)
+        return FailedAttempt(Failure.UNREADABLE, repr(error), Retry.ONCE)
+
+
+def _without_answer(error: Exception, seconds: float) -> FailedAttempt:
+    """A connection that was not made has cost nothing; one that broke may have."""
+    cause = error.__cause__ or error
+    # The transport calls all that aiohttp says of a connection a timeout; the cause tells it apart.
+    origin = cause.__cause__ or cause
+    if isinstance(origin, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        detail = f"{NO_CONNECTION}: {cause}"
+        return FailedAttempt(Failure.GAVE_UP, detail, Retry.AGAIN, tokens=(0, 0))
+    is_late = isinstance(error, TimeoutError) or isinstance(cause, httpx2.ReadTimeout)
+    detail = f"no answer within {seconds:g} s" if is_late else f"connection lost: {cause}"
+    return FailedAttempt(Failure.GAVE_UP, detail, Retry.AGAIN)
