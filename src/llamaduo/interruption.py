@@ -102,7 +102,7 @@ class SafePoint:
 
 
 @contextmanager
-def signals_to(hush: asyncio.Event) -> Iterator[list[int]]:
+def signals_to(stopping: asyncio.Event) -> Iterator[list[int]]:
     """Turn the first SIGINT or SIGTERM into an event; in a thread, ``end_threads`` sets it.
 
     Returns:
@@ -111,7 +111,7 @@ def signals_to(hush: asyncio.Event) -> Iterator[list[int]]:
     caught: list[int] = []
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
-        with ended_by(lambda: loop.call_soon_threadsafe(hush.set)):
+        with ended_by(lambda: loop.call_soon_threadsafe(stopping.set)):
             yield caught
         return
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
@@ -125,7 +125,7 @@ def signals_to(hush: asyncio.Event) -> Iterator[list[int]]:
     def on_signal(signum: int) -> None:
         caught.append(signum)
         restore()  # a second signal does not wait
-        hush.set()
+        stopping.set()
 
     for each in before:
         loop.add_signal_handler(each, on_signal, each)

@@ -85,13 +85,13 @@ def test_an_account_is_what_was_counted_and_else_what_was_estimated(journal):
 
 
 def test_what_answers_cost_is_learnt_from_those_that_say_it(journal):
-    assert journal.experience("here", "m", "test") is None
+    assert journal.calibration("here", "m", "test") is None
 
     write(journal, (sent(), received()), (sent(), received(tokens=None)))
 
-    known = journal.experience("here", "m", "test")
+    known = journal.calibration("here", "m", "test")
     assert (known.tokens_per_byte, known.tokens_per_expected) == (80 / 400, 10 / 20)
-    assert journal.experience("here", "m", "another purpose") is None
+    assert journal.calibration("here", "m", "another purpose") is None
 
 
 def test_a_journal_that_nobody_used_leaves_no_file(journal, tmp_path):

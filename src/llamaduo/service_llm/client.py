@@ -134,7 +134,7 @@ class ServiceLLM:
 
     def estimate(self, requests: Iterable[Request], what: str) -> Estimate:
         """What requests will about cost, from their own texts and from what earlier ones cost."""
-        return self._estimate(requests, *self._experience(what))
+        return self._estimate(requests, *self._calibration(what))
 
     def check(self, account: Account) -> str | None:
         """Send one cheap request and wait for less than 10 seconds.
@@ -177,7 +177,7 @@ class ServiceLLM:
         from llamaduo.service_llm.sending import Job, Payer
 
         budget = Budget(account.caps, self.journal.spent(account.name))
-        rates, seconds = self._experience(what)
+        rates, seconds = self._calibration(what)
         if what != PREFLIGHT:
             estimate = self._estimate(to_send.values(), rates, seconds)
             announce(what, estimate, budget, account)
@@ -198,9 +198,9 @@ class ServiceLLM:
             tally.say_what_was_odd(self.model)
         return signum
 
-    def _experience(self, what: str) -> tuple[Rates, float | None]:
+    def _calibration(self, what: str) -> tuple[Rates, float | None]:
         """How many tokens texts have, and how long an answer takes; None before there is one."""
-        known = self.journal.experience(self.endpoint, self.model, what)
+        known = self.journal.calibration(self.endpoint, self.model, what)
         if known is None:
             return Rates(TOKENS_PER_BYTE, 1.0), None
         return Rates(known.tokens_per_byte, known.tokens_per_expected), known.seconds

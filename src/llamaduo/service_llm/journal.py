@@ -83,7 +83,7 @@ class Received(NamedTuple):
     usd: float | None
 
 
-class Experience(NamedTuple):
+class Calibration(NamedTuple):
     """What earlier answers teach about the cost of requests with the same purpose."""
 
     tokens_per_byte: float
@@ -135,7 +135,7 @@ class Journal:
         )
         return Cost(*(value or 0 for value in row)) if row else Cost()
 
-    def experience(self, endpoint: str, model: str, purpose: str) -> Experience | None:
+    def calibration(self, endpoint: str, model: str, purpose: str) -> Calibration | None:
         """Means over the answers so far; None where there are none."""
         row = self._row(
             "SELECT SUM(prompt_tokens) / SUM(prompt_bytes), "
@@ -144,7 +144,7 @@ class Journal:
             f"AND outcome = '{ANSWERED}' AND estimated = 0",
             (endpoint, model, purpose),
         )
-        return Experience(*row) if row and None not in row else None
+        return Calibration(*row) if row and None not in row else None
 
     def open(self) -> sqlite3.Connection:
         """A connection to the file, which is created, or brought to the present schema."""

@@ -28,22 +28,22 @@ class Pace:
 
     Args:
         url: Whose cool-down it is.
-        hush: Ends all waiting.
+        stopping: Ends all waiting.
     """
 
-    def __init__(self, url: str, limits: Limits, hush: asyncio.Event) -> None:
-        self.under_way = 0
-        self.nothing_under_way = asyncio.Event()
-        self.nothing_under_way.set()
+    def __init__(self, url: str, limits: Limits, stopping: asyncio.Event) -> None:
+        self.in_flight = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
         self._one_ended = asyncio.Event()
         self._url = url
-        self._hush = hush
+        self._stopping = stopping
         self._deadline_s = limits.deadline_s
         self._most = self._allowed = float(limits.concurrency)
         self._requests = _per_minute(limits.requests_per_minute)
         self._tokens = _per_minute(limits.tokens_per_minute)
 
-    async def wait_for_leave(self, expected_tokens: float) -> None:
+    async def acquire(self, expected_tokens: float) -> None:
         """Until one more request may go.
 
         Raises:
@@ -65,7 +65,7 @@ class Pace:
                 )
             # Not all at the same instant.
             await self.pause(rest + random.uniform(0, min(rest, 1)))
-        while self.under_way >= max(1, int(self._allowed)):
+        while self.in_flight >= max(1, int(self._allowed)):
             self._one_ended.clear()
             await self._one_ended.wait()
 
@@ -77,23 +77,23 @@ class Pace:
         """
         try:
             async with asyncio.timeout(seconds):
-                await self._hush.wait()
+                await self._stopping.wait()
         except TimeoutError:
             return
         raise FailedAttempt(Failure.GAVE_UP, "interrupted", Retry.NEVER)
 
     @contextmanager
-    def one_more_under_way(self) -> Iterator[None]:
+    def one_in_flight(self) -> Iterator[None]:
         """Count a request while it is out."""
-        self.under_way += 1
-        self.nothing_under_way.clear()
+        self.in_flight += 1
+        self.idle.clear()
         try:
             yield
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
             self._one_ended.set()
-            if not self.under_way:
-                self.nothing_under_way.set()
+            if not self.in_flight:
+                self.idle.set()
 
     def speed_up(self) -> None:
         """A request was answered."""

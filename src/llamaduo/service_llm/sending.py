@@ -101,8 +101,8 @@ class Job:
         self._rates = rates
         self._deliver = deliver
         self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
-        self._hush = asyncio.Event()
-        self._pace = Pace(self._url, limits, self._hush)
+        self._stopping = asyncio.Event()
+        self._pace = Pace(self._url, limits, self._stopping)
         self._fatal: FailedAttempt | None = None
 
     async def run(self, requests: Iterator[Pending]) -> int | None:
@@ -114,35 +114,35 @@ class Job:
         Returns:
             The signal that the caller must raise anew, now that nothing is under way.
         """
-        with signals_to(self._hush) as caught:
+        with signals_to(self._stopping) as caught:
             tasks = [
                 asyncio.create_task(self._work(requests)) for _ in range(self._limits.concurrency)
             ]
             workers = asyncio.gather(*tasks)
-            hushed = asyncio.create_task(self._hush.wait())
+            stopped = asyncio.create_task(self._stopping.wait())
             try:
-                ends: set[asyncio.Future[Any]] = {workers, hushed}
+                ends: set[asyncio.Future[Any]] = {workers, stopped}
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 if not workers.done() or workers.exception():
                     await self._end_quietly()
             finally:
-                for task in (*tasks, hushed):
+                for task in (*tasks, stopped):
                     task.cancel()
-                await asyncio.gather(*tasks, hushed, return_exceptions=True)
+                await asyncio.gather(*tasks, stopped, return_exceptions=True)
             if workers.done() and not workers.cancelled() and not caught:
                 workers.result()
         return caught[0] if caught else None
 
     async def _end_quietly(self) -> None:
-        self._hush.set()
-        if self._pace.under_way:
-            logger.warning("waiting up to %g s for %d answers", GRACE_S, self._pace.under_way)
+        self._stopping.set()
+        if self._pace.in_flight:
+            logger.warning("waiting up to %g s for %d answers", GRACE_S, self._pace.in_flight)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._pace.nothing_under_way.wait(), GRACE_S)
+            await asyncio.wait_for(self._pace.idle.wait(), GRACE_S)
 
     async def _work(self, requests: Iterator[Pending]) -> None:
         for pending in requests:
-            if self._hush.is_set():
+            if self._stopping.is_set():
                 return
             self._deliver(pending.key, await self._reply(pending))
 
@@ -185,9 +185,9 @@ class Job:
         estimate = self._rates.tokens(pending.prompt_bytes, pending.expected_tokens)
         cost = Cost()
         try:
-            await self._pace.wait_for_leave(sum(estimate))
+            await self._pace.acquire(sum(estimate))
             self._refuse_if_ended()
-            with self._pace.one_more_under_way():
+            with self._pace.one_in_flight():
                 cost = self._cost(*estimate)
                 row = await self._writer.sending(self._sent(pending, estimate))
                 arrived = await exchange(self._client, self._url, pending.body, self._time(pending))
@@ -223,7 +223,7 @@ class Job:
                 pending.body = {**pending.body, pending.limit: 2 * pending.body[pending.limit]}
 
     def _refuse_if_ended(self) -> None:
-        if self._hush.is_set():
+        if self._stopping.is_set():
             raise FailedAttempt(Failure.GAVE_UP, "interrupted", Retry.NEVER)
         if self._fatal:
             raise FailedAttempt(
