@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import httpx2
@@ -59,18 +59,17 @@ def open_client(base_url: str, key: str, limits: Limits) -> openai.AsyncOpenAI:
     )
 
 
-async def exchange(
-    client: openai.AsyncOpenAI, url: str, body: dict[str, Any], seconds: float
-) -> Arrived:
+async def exchange(client: openai.AsyncOpenAI, url: str, body: str, seconds: float) -> Arrived:
     """Send one request.
 
     Args:
         url: Whole, so that the client need not join it each time.
+        body: JSON, as the journal has it.
         seconds: Of the wall clock, until the whole answer must be there.
     """
     try:
         async with asyncio.timeout(seconds):  # the client's own timeout is per read
-            response = await client.post(url, body=body, cast_to=httpx2.Response)
+            response = await client.post(url, content=body.encode(), cast_to=httpx2.Response)
     except openai.APIStatusError as error:
         response = error.response
     except (TimeoutError, openai.APIConnectionError, httpx2.HTTPError) as error:

@@ -189,8 +189,9 @@ class Job:
             self._refuse_if_ended()
             with self._pace.one_in_flight():
                 cost = self._cost(*estimate)
-                row = await self._writer.sending(self._sent(pending, estimate))
-                arrived = await exchange(self._client, self._url, pending.body, self._time(pending))
+                body = json.dumps(pending.body, ensure_ascii=False)
+                row = await self._writer.sending(self._sent(pending, body, estimate))
+                arrived = await exchange(self._client, self._url, body, self._time(pending))
                 cost = self._cost(*(arrived.tokens or estimate))
                 await self._writer.received(row, self._received(arrived))
         finally:
@@ -230,7 +231,7 @@ class Job:
                 Failure.GAVE_UP, f"not sent, since: {self._fatal.detail}", Retry.FATAL
             )
 
-    def _sent(self, pending: Pending, estimate: tuple[float, float]) -> Sent:
+    def _sent(self, pending: Pending, body: str, estimate: tuple[float, float]) -> Sent:
         price = self._payer.price
         return Sent(
             pending.key,
@@ -238,7 +239,7 @@ class Job:
             self._payer.endpoint,
             self._payer.model,
             self._payer.purpose,
-            json.dumps(pending.body, ensure_ascii=False),
+            body,
             pending.prompt_bytes,
             pending.expected_tokens,
             *estimate,
