@@ -5,6 +5,7 @@ import shlex
 import signal
 import sqlite3
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
 from llamaduo.hooks import InputError
-from llamaduo.interruption import InterruptedLoop
+from llamaduo.interruption import InterruptedLoop, SafePoint
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.training import TrainingError
 from llamaduo.service_llm.failures import ServiceLLMError
@@ -74,8 +75,12 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
         options["runner_params"] = {**options["runner_params"], "resuming_command": again}
         if options["only_missing_outputs"]:
             raise click.ClickException("a loop makes what is missing by --resume")
+    # The loop's runner has a safe point of its own. Threads of a part of it hear of no signal.
+    threads = "ThreadRunner" in (options["runner"] or "")
+    by_thread = SafePoint(threads=True, farewell=lambda: None).watching()
     try:
-        outputs = kedro_run.callback(**options)  # type: ignore[misc]
+        with by_thread if threads else nullcontext():
+            outputs = kedro_run.callback(**options)  # type: ignore[misc]
     except InterruptedLoop as interrupt:
         sys.exit(128 + interrupt.signum)
     except KeyboardInterrupt:

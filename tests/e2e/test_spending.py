@@ -95,6 +95,31 @@ def test_a_signal_while_the_judge_is_asked_loses_no_answer_and_is_resumed(projec
     assert not [body for body in server.asked()[len(asked) :] if body in asked]
 
 
+def test_a_signal_ends_requests_in_threads_too(project, server):
+    server.script = lambda body: None if is_preflight(body) else Fault(delay_s=1)
+    process = project.start(
+        "run",
+        "--env=test",
+        "--pipelines=baselines",
+        "--runner=ThreadRunner",
+        start_new_session=True,
+    )
+    while len(server.asked()) < 16:
+        assert process.poll() is None
+        os.sched_yield()
+
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in output
+    assert len(server.asked()) == 16
+    connection = sqlite3.connect(project.data / "journal.sqlite")
+    rows = connection.execute("SELECT outcome FROM attempts WHERE purpose <> 'preflight'")
+    assert rows.fetchall() == [("answered",)] * 16
+    connection.close()
+
+
 LOG_EVERYTHING = """
 version: 1
 disable_existing_loggers: false

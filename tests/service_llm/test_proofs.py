@@ -77,8 +77,9 @@ def test_a_fifth_of_faults_loses_and_repeats_nothing(tmp_path, count, capsys):
         if number % 300 in LASTING.values():
             assert reply.failure is Failure.GAVE_UP
             assert len(items[f"item-{number}"]) == 1
-        else:
+        elif reply.failure is not Failure.EMPTY:  # three times in a row, by chance
             assert reply.text == f"answer to item-{number}"
+    assert sum(reply.failure is Failure.EMPTY for reply in replies) <= count / 2000
     good = [sum(e.answered and not e.name for e in entries) for entries in items.values()]
     assert max(good) == 1
     assert len(served) <= 1.30 * count
