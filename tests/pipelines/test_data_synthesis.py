@@ -1,12 +1,13 @@
 import json
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 from rapidfuzz.distance import LCSseq
 
+from llamaduo.near_duplicates import Tokenizer, similarity
 from llamaduo.parameters import IterationParameters, SynthesisParameters
-from llamaduo.pipelines.data_synthesis.near_duplicates import Tokens, similarities
 from llamaduo.pipelines.data_synthesis.nodes import (
     choose_seeds,
     extend_training_set,
@@ -240,15 +241,12 @@ def test_near_copies_are_found_in_every_script(text, copy):
 def test_the_similarity_is_rouge_l():
     rng = np.random.default_rng(3)
     texts = [" ".join(rng.choice(list("abcdefgh"), size=rng.integers(3, 12))) for _ in range(20)]
-    tokens = Tokens(texts)
-    lists = [tokens.of(text) for text in texts]
+    tokenizer = Tokenizer(texts)
+    lists = [tokenizer.tokens(text) for text in texts]
 
-    measured = similarities(lists, lists)
-
-    for i, a in enumerate(lists):
-        for j, b in enumerate(lists):
-            f1 = 2 * LCSseq.similarity(a, b) / (len(a) + len(b))
-            assert measured[i, j] == pytest.approx(f1, abs=1e-6)
+    for a, b in product(lists, lists):
+        f1 = 2 * LCSseq.similarity(a, b) / (len(a) + len(b))
+        assert similarity(a, b) == pytest.approx(f1)
 
 
 def test_the_training_set_accumulates_and_replaces_nothing():
