@@ -17,7 +17,9 @@ from rich.table import Table
 
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
+from llamaduo.near_duplicates import plain
 from llamaduo.parameters import IterationParameters, LoopParameters
+from llamaduo.schemas import InputError
 from llamaduo.service_llm.budget import Account, Cost
 from llamaduo.service_llm.client import ServiceLLM
 
@@ -25,10 +27,6 @@ NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
 
 logger = logging.getLogger(__name__)
-
-
-class InputError(Exception):
-    """Inputs of the run cannot be used; the message has a sentence for each."""
 
 
 class SlicePins:
@@ -149,10 +147,7 @@ def _unusable_service_llms(
 
 def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:
     """A pair that is trained on, or shown to the service LLM, cannot test."""
-    prompts = {
-        name: set(table["prompt"].str.casefold().str.split().str.join(" "))
-        for name, table in splits.items()
-    }
+    prompts = {name: set(table["prompt"].map(plain)) for name, table in splits.items()}
     return [
         f"{one} and {other} share {len(shared)} prompt(s), such as {min(shared)[:80]!r}; "
         "keep each pair in one of them"

@@ -89,6 +89,11 @@ def similarity(one: Tokens, other: Tokens) -> float:
     return Indel.normalized_similarity(one, other)
 
 
+def plain(text: str) -> str:
+    """A text without what case and white space add to it."""
+    return " ".join(text.casefold().split())
+
+
 def _words(text: str) -> list[str]:
     """The words of a text, or its marks where it has none, such as emoji."""
     folded = text.casefold()

@@ -1,12 +1,15 @@
 """One pydantic model per parameter group; Kedro builds them before any node runs."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import validator_for
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ImportString,
     NonNegativeInt,
     PositiveFloat,
     model_validator,
@@ -56,6 +59,38 @@ class IterationParameters(Parameters):
     """Who pays for its requests: the loop."""
 
 
+class TaskCheck(Parameters):
+    """What each response must satisfy to be trained on; one of the two."""
+
+    json_schema: dict[str, Any] | None = None
+    """The response must be JSON that this schema accepts."""
+    callable: ImportString[Callable[[str, str], bool]] | None = None
+    """``module.function``, called with prompt and response."""
+
+    @model_validator(mode="after")
+    def is_usable(self) -> "TaskCheck":
+        """Exactly one check, and a schema that is one."""
+        if (self.json_schema is None) == (self.callable is None):
+            raise ValueError("a check is either a json_schema or a callable")
+        if self.json_schema is not None:
+            try:
+                validator_for(self.json_schema).check_schema(self.json_schema)
+            except SchemaError as error:
+                raise ValueError(f"json_schema is no JSON schema: {error.message}") from error
+        return self
+
+
+class JudgingParameters(Parameters):
+    """How the judge picks among new pairs; scores are 0–100."""
+
+    min_score: float = Field(ge=0, le=100)
+    """A pair with less is dropped as poor."""
+    best_of: int = Field(1, ge=1)
+    """Of so many pairs of one request the best is kept; 1 keeps all that are not poor."""
+    max_tokens: int = Field(256, ge=1)
+    temperature: float | None = Field(0.0, ge=0, le=2)
+
+
 class SynthesisParameters(Parameters):
     """``params:data_synthesis``."""
 
@@ -72,6 +107,16 @@ class SynthesisParameters(Parameters):
     """ROUGE-L F1 from which two prompts are near-duplicates (Self-Instruct, Wang et al. 2023)."""
     max_test_similarity: float = Field(0.7, gt=0, le=1)
     """The same against test and holdout prompts."""
+    strategies: dict[str, PositiveFloat] = Field({"self_instruct": 1.0}, min_length=1)
+    """Prompt text of ``synthesis_prompts``: its share of the requests."""
+    languages: list[str] | None = Field(None, min_length=1)
+    """ISO 639 codes of the languages to keep; None keeps those of the coverage set."""
+    check: TaskCheck | None = None
+    """The task's own check of a response."""
+    judging: JudgingParameters | None = None
+    """None spares the judge: every pair that passes the checks is kept."""
+    min_yield: float = Field(0.5, ge=0, le=1)
+    """A warning is logged if a smaller share of the pairs that were asked for is kept."""
     seed: int = 0
     """Orders the coverage-train pairs that are shown to the service LLM."""
 

@@ -260,11 +260,15 @@ def _enter_start(loop: Loop, *, resumed: bool) -> None:
 
 
 def _fingerprint(dataset: Any) -> str:
-    """The SHA-256 of an input's file; of an input without one, what it says of itself."""
-    file = Path(str(getattr(dataset, "_filepath", "")))
-    if file.is_file():
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    return str(dataset._describe())
+    """The SHA-256 of an input's file or files; of an input without, what it says of itself."""
+    path = Path(str(getattr(dataset, "_filepath", None)))
+    files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
+    if not files:
+        return str(dataset._describe())
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

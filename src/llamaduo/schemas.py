@@ -10,6 +10,10 @@ import pandera.pandas as pa
 from pandera.typing import Series
 
 
+class InputError(Exception):
+    """Inputs of the run cannot be used; the message has a sentence for each."""
+
+
 class Table(pa.DataFrameModel):
     """The base of all tables: types are coerced, extra columns are kept."""
 
@@ -52,8 +56,8 @@ def _is_no_text(value: object) -> bool:
 class CoveragePairs(Table):
     """The user's pairs: a prompt and the response that a service LLM gave well.
 
-    Optional columns: ``category`` (slices of the report, strata of the seeds) and ``system``
-    (system message).
+    Optional columns: ``category`` (slices of the report, strata of the seeds), ``system`` (system
+    message), ``licence`` and ``source``.
     """
 
     id: Series[str] = pa.Field(unique=True)
@@ -70,10 +74,11 @@ class CoveragePairs(Table):
     @classmethod
     def optional_columns(cls, frame: pd.DataFrame) -> pd.DataFrame:
         """Give the optional columns to a file that lacks them."""
-        missing = {c: "" for c in ("category", "system") if c not in frame.columns}
-        filled = frame.assign(**missing)
-        return filled.assign(
-            category=filled["category"].fillna(""), system=filled["system"].fillna("")
+        return frame.assign(
+            **{
+                name: frame[name].fillna("") if name in frame.columns else ""
+                for name in ("category", "system", "licence", "source")
+            }
         )
 
 
@@ -99,6 +104,8 @@ class Seeds(Table):
 
     request: Series[int] = pa.Field(unique=True)
     """Number of the request over the whole loop, from 1."""
+    strategy_name: Series[str] = pa.Field(alias="strategy")
+    """Name of the prompt text."""
     seed_id: Series[str]
     prompt: Series[str]
     response: Series[str]
@@ -110,7 +117,14 @@ class SynthesisReplies(Table):
     """What the service LLM answered, unparsed."""
 
     request: Series[int]
+    attempt: Series[int] = pa.Field(isin=[1, 2])
+    """2 asks for the pairs that the first answer lacked."""
+    strategy_name: Series[str] = pa.Field(alias="strategy")
     seed_id: Series[str]
+    prompt_version: Series[str]
+    """The strategy and a digest of its prompt text."""
+    teacher: Series[str]
+    """The model that was asked."""
     text: Series[str] = pa.Field(nullable=True)
     """None where the request failed."""
     failure: Series[str] = pa.Field(nullable=True)
@@ -121,44 +135,88 @@ class SynthesisReplies(Table):
     """The model id that the endpoint reported."""
     prompt_tokens: Series[int] = pa.Field(ge=0)
     completion_tokens: Series[int] = pa.Field(ge=0)
+    answered_at: Series[float] = pa.Field(nullable=True)
+    """Seconds since the epoch. No later table has a time."""
 
 
-class ParsedPairs(Table):
-    """Pairs as read from the replies; a reply that cannot be read is one row with its reason."""
+class NewPairs(Table):
+    """What is known of a new pair from the beginning."""
 
     id: Series[str] = pa.Field(unique=True)
+    origin: Series[str] = pa.Field(isin=["synthetic", "ready"])
+    request: Series[int]
+    """0 for a ready pair."""
     seed_id: Series[str]
+    teacher: Series[str]
+    model: Series[str] = pa.Field(nullable=True)
+    """The model id that the endpoint reported."""
+    prompt_version: Series[str]
     category: Series[str]
     """Of the seed: a synthetic pair carries no label of its own."""
     system: Series[str]
-    seed_prompt: Series[str]
     prompt: Series[str]
     response: Series[str]
+
+
+class ParsedPairs(NewPairs):
+    """Pairs as read from the replies; a reply that cannot be read is one row with its reason."""
+
+    seed_prompt: Series[str]
     unreadable: Series[str]
     """Why there is no pair; empty for a pair."""
 
 
-class ScreenedPairs(Table):
+class ScreenedPairs(NewPairs):
     """Every parsed row, kept or with the reason for which it was dropped."""
 
-    id: Series[str] = pa.Field(unique=True)
-    seed_id: Series[str]
-    category: Series[str]
-    system: Series[str]
-    prompt: Series[str]
-    response: Series[str]
     dropped: Series[str]
     """Empty for a kept pair."""
+    filter_version: Series[str]
+    """Of the checks and their parameters."""
+
+
+class PairJudgeReplies(Table):
+    """What the judge answered about each pair that passed the checks, unparsed."""
+
+    id: Series[str] = pa.Field(unique=True)
+    text: Series[str] = pa.Field(nullable=True)
+    failure: Series[str] = pa.Field(nullable=True)
+    detail: Series[str]
+    model: Series[str] = pa.Field(nullable=True)
+    prompt_tokens: Series[int] = pa.Field(ge=0)
+    completion_tokens: Series[int] = pa.Field(ge=0)
+    answered_at: Series[float] = pa.Field(nullable=True)
+
+
+class SelectedPairs(ScreenedPairs):
+    """The same rows after the judge's choice."""
+
+    score: Series[float] = pa.Field(nullable=True, ge=0, le=100)
+    """Null where the judge was not asked or gave none."""
+
+
+class ScreenedCoverage(CoveragePairs):
+    """Coverage-train pairs, usable or with the reason for which they are left out."""
+
+    dropped: Series[str]
 
 
 class TrainingSet(Table):
     """All pairs that the local LLM may be trained on in an iteration."""
 
     id: Series[str] = pa.Field(unique=True)
-    source: Series[str] = pa.Field(isin=["coverage", "synthetic"])
+    origin: Series[str] = pa.Field(isin=["coverage", "synthetic", "ready"])
     iteration: Series[int] = pa.Field(ge=1)
     """The iteration that added the pair."""
     seed_id: Series[str]
+    teacher: Series[str]
+    model: Series[str] = pa.Field(nullable=True)
+    """As the teacher's endpoint reported it; None where it did not."""
+    prompt_version: Series[str]
+    filter_version: Series[str]
+    licence: Series[str]
+    source: Series[str]
+    """Where the user had a coverage pair from."""
     category: Series[str]
     system: Series[str]
     prompt: Series[str]
@@ -198,6 +256,7 @@ class JudgeReplies(Table):
     model: Series[str] = pa.Field(nullable=True)
     prompt_tokens: Series[int] = pa.Field(ge=0)
     completion_tokens: Series[int] = pa.Field(ge=0)
+    answered_at: Series[float] = pa.Field(nullable=True)
 
 
 class Judgements(Table):

@@ -62,7 +62,7 @@ def test_the_first_iteration_trains_on_the_coverage_set_and_later_ones_on_more(f
         project.load("05_model_input/training_set.jsonl", f"{loop}-i00{n}").decode().splitlines()
         for n in (1, 2)
     ]
-    sources = [[json.loads(row)["source"] for row in rows] for rows in sets]
+    sources = [[json.loads(row)["origin"] for row in rows] for rows in sets]
 
     assert sources[0] == ["coverage"] * 60
     assert sets[1][:60] == sets[0]

@@ -12,7 +12,7 @@ def training_set():
     return pd.DataFrame(
         {
             "id": [f"p{n}" for n in range(50)],
-            "source": ["coverage"] * 10 + ["synthetic"] * 40,
+            "origin": ["coverage"] * 10 + ["synthetic"] * 40,
             "iteration": [1] * 10 + [2] * 20 + [3] * 20,
         }
     )
@@ -22,7 +22,7 @@ def test_due_are_the_new_pairs_all_coverage_pairs_and_a_share_of_the_earlier_one
     due = choose_due_pairs(training_set(), PARAMETERS, iteration=3)
 
     assert due["id"].is_unique
-    counts = due.groupby(["source", "iteration"]).size().to_dict()
+    counts = due.groupby(["origin", "iteration"]).size().to_dict()
     assert counts == {("coverage", 1): 10, ("synthetic", 2): 10, ("synthetic", 3): 20}
 
 

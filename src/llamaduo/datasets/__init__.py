@@ -4,7 +4,7 @@ from llamaduo.datasets.adapter import AdapterDataset
 from llamaduo.datasets.base_model import BaseModelDataset
 from llamaduo.datasets.json_lines import JSONLinesDataset
 from llamaduo.datasets.previous import PreviousDataset
-from llamaduo.datasets.prompt import PromptDataset
+from llamaduo.datasets.prompt import PromptDataset, PromptFolderDataset
 from llamaduo.datasets.service_llm import ServiceLLMDataset
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "JSONLinesDataset",
     "PreviousDataset",
     "PromptDataset",
+    "PromptFolderDataset",
     "ServiceLLMDataset",
 ]

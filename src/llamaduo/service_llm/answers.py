@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -34,10 +34,12 @@ class Reply:
     """As the endpoint reported it."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    answered_at: float | None = None
+    """When the answer came, in seconds since the epoch."""
 
 
 def reply_columns(replies: Sequence[Reply]) -> dict[str, list[Any]]:
-    """Replies as columns: text, failure, detail, model, prompt_tokens, completion_tokens.
+    """Replies as columns: all but ``retry``.
 
     Raises:
         ServiceLLMError: Every request failed, or one failed in a way that stops the others. What
@@ -53,7 +55,7 @@ def reply_columns(replies: Sequence[Reply]) -> dict[str, list[Any]]:
             f"{first.detail}. The answers that came are in the journal and are not asked for "
             "again; mend the cause and go on."
         )
-    names = ("text", "failure", "detail", "model", "prompt_tokens", "completion_tokens")
+    names = [field.name for field in fields(Reply) if field.name != "retry"]
     return {name: [getattr(reply, name) for reply in replies] for name in names}
 
 

@@ -120,9 +120,9 @@ class ServiceLLM:
                 replies[place] = reply
 
         unanswered = dict.fromkeys(places)
-        for key, body in self.journal.answers(list(places)):
+        for key, body, answered_at in self.journal.answers(list(places)):
             with suppress(FailedAttempt):  # an earlier version may have been content with it
-                deliver(key, read_reply(body))
+                deliver(key, replace(read_reply(body), answered_at=answered_at))
                 del unanswered[key]
         if unanswered:
             to_send = {key: requests[places[key][0]] for key in unanswered}

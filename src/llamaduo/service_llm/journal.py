@@ -108,8 +108,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def answers(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
-        """Key and body of the requests that were answered, read a piece at a time.
+    def answers(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str, float]]:
+        """Key, body and time of the requests that were answered, read a piece at a time.
 
         Raises:
             JournalError: The file is no journal, or one of a later version.
@@ -121,7 +121,7 @@ class Journal:
                 chunk = keys[start : start + CHUNK]
                 marks = ",".join("?" * len(chunk))
                 yield from connection.execute(
-                    "SELECT key, body FROM attempts "
+                    "SELECT key, body, received_at FROM attempts "
                     f"WHERE key IN ({marks}) AND outcome = '{ANSWERED}' GROUP BY key",
                     chunk,
                 )

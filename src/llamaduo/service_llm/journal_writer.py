@@ -47,14 +47,14 @@ class JournalWriter:
         await self._written(_insertion, (row, *sent, time.time(), 1))
         return row
 
-    async def received(self, row: int, received: Received) -> None:
-        """Enter what came of it."""
-        tokens = received.tokens or (None, None)
+    async def received(self, row: int, received: Received) -> float:
+        """Enter what came of it; when, in seconds since the epoch."""
+        at, tokens = time.time(), received.tokens or (None, None)
         await self._written(
             _update,
             (
                 row,
-                time.time(),
+                at,
                 received.status,
                 received.body,
                 received.outcome,
@@ -62,6 +62,7 @@ class JournalWriter:
                 received.usd,
             ),
         )
+        return at
 
     async def _written(self, statement: Callable[[int], str], values: tuple[Any, ...]) -> None:
         write = _Write(statement, values, self._loop.create_future())

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import openai
@@ -193,14 +193,14 @@ class Job:
                 row = await self._writer.sending(self._sent(pending, body, estimate))
                 arrived = await exchange(self._client, self._url, body, self._time(pending))
                 cost = self._cost(*(arrived.tokens or estimate))
-                await self._writer.received(row, self._received(arrived))
+                answered_at = await self._writer.received(row, self._received(arrived))
         finally:
             self._budget.settle(most, cost)
         if arrived.tokens and sum(arrived.tokens):
             self._rates.learn(pending.prompt_bytes, pending.expected_tokens, arrived.tokens)
         if isinstance(arrived.outcome, Reply):
             self._pace.speed_up()
-            return arrived.outcome
+            return replace(arrived.outcome, answered_at=answered_at)
         self._consider(arrived.outcome, pending)
         raise arrived.outcome
 

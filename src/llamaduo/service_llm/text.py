@@ -11,6 +11,9 @@ PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 # A brace or bracket that begins JSON, unlike {project} or [1] in prose.
 JSON_BEGINS = re.compile(r'\{\s*["}]|\[\s*[\[{"\]]')
 STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"|,(?=\s*[}\]])', re.DOTALL)
+HIGHEST_SCORE = 100
+SCORE_TEXT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?)(?: ?/ ?100)?")
+"""A number in ASCII digits, with the scale of the judge prompt or without."""
 THOUGHT = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)
 
 
@@ -58,6 +61,15 @@ def json_values(text: str) -> list[Any] | None:
         values.append(value)
         text, position = candidate, length
     return values
+
+
+def read_score(value: Any) -> float | None:
+    """A score as a number or as plain text, such as ``85`` or ``"85/100"``, if on the scale."""
+    if isinstance(value, str) and (match := SCORE_TEXT.fullmatch(value.strip(" "))):
+        value = float(match[1])
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value <= HIGHEST_SCORE else None
 
 
 def is_text(value: Any) -> bool:

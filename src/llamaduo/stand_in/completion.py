@@ -82,6 +82,10 @@ def _reply(messages: list[dict[str, Any]], rng: random.Random) -> str | None:
             return _new_pairs(" ".join([*system, request[:start], request[end:]]), rng)
         if data.keys() == {"prompt", "reference", "response"} and _has_labels(data["reference"]):
             return json.dumps(judge(data))
+        if data.keys() == {"prompt", "candidate"}:
+            reference = as_response(answer(_ticket_in(data["prompt"])))
+            case = {"reference": reference, "response": data["candidate"]}
+            return json.dumps({"score": judge(case)["precision"]})
     return None
 
 

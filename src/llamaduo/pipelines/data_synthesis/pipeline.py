@@ -2,17 +2,31 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from llamaduo.pipelines.data_synthesis import nodes, screening
+from llamaduo.pipelines.data_synthesis import asking, judging, reading, screening, training_set
 
 
 def create_pipeline() -> Pipeline:
     """The data_synthesis pipeline."""
     steps = [
         Node(
-            nodes.choose_seeds,
+            screening.screen_coverage,
             [
                 "coverage_train",
+                "coverage_test",
+                "coverage_holdout",
+                "base_model",
+                "params:data_synthesis",
+                "params:fine_tuning",
+            ],
+            "screened_coverage",
+            name="screen_coverage",
+        ),
+        Node(
+            asking.choose_seeds,
+            [
+                "screened_coverage",
                 "ready_pairs",
+                "synthesis_prompts",
                 "previous_synthesis_report",
                 "params:data_synthesis",
             ],
@@ -20,10 +34,10 @@ def create_pipeline() -> Pipeline:
             name="choose_seeds",
         ),
         Node(
-            nodes.ask_service_llm,
+            asking.ask_service_llm,
             [
                 "seeds",
-                "synthesis_prompt",
+                "synthesis_prompts",
                 "service_llm",
                 "params:data_synthesis",
                 "params:iteration",
@@ -32,7 +46,7 @@ def create_pipeline() -> Pipeline:
             name="ask_service_llm",
         ),
         Node(
-            nodes.parse_pairs,
+            reading.parse_pairs,
             [
                 "synthesis_replies",
                 "coverage_train",
@@ -47,25 +61,55 @@ def create_pipeline() -> Pipeline:
             screening.screen_pairs,
             [
                 "parsed_pairs",
+                "screened_coverage",
                 "previous_training_set",
                 "coverage_test",
                 "coverage_holdout",
+                "base_model",
                 "params:data_synthesis",
+                "params:fine_tuning",
             ],
             "screened_pairs",
             name="screen_pairs",
         ),
         Node(
-            nodes.extend_training_set,
-            ["screened_pairs", "previous_training_set", "coverage_train", "params:iteration"],
+            judging.judge_pairs,
+            [
+                "screened_pairs",
+                "pair_judge_prompt",
+                "judge",
+                "params:data_synthesis",
+                "params:iteration",
+            ],
+            "pair_judge_replies",
+            name="judge_pairs",
+        ),
+        Node(
+            judging.select_pairs,
+            ["screened_pairs", "pair_judge_replies", "params:data_synthesis"],
+            "selected_pairs",
+            name="select_pairs",
+        ),
+        Node(
+            training_set.extend_training_set,
+            [
+                "selected_pairs",
+                "previous_training_set",
+                "screened_coverage",
+                "coverage_test",
+                "coverage_holdout",
+                "params:iteration",
+            ],
             "training_set",
             name="extend_training_set",
         ),
         Node(
-            nodes.report_synthesis,
+            training_set.report_synthesis,
             [
-                "screened_pairs",
+                "selected_pairs",
                 "synthesis_replies",
+                "pair_judge_replies",
+                "screened_coverage",
                 "previous_synthesis_report",
                 "params:data_synthesis",
             ],

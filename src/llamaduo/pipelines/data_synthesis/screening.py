@@ -1,49 +1,195 @@
-"""What must not be trained on."""
+"""What must not be trained on, by checks that cost nothing."""
 
-from typing import Any
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable
+from os.path import commonprefix
 
-import numpy as np
 import pandas as pd
+from jsonschema.validators import validator_for
+from referencing import Registry
 
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.lengths import refuse_long_pairs
 from llamaduo.near_duplicates import NearDuplicates, Tokenizer, Tokens, similarity
-from llamaduo.parameters import SynthesisParameters
+from llamaduo.parameters import FineTuningParameters, SynthesisParameters, TaskCheck
+from llamaduo.pipelines.data_synthesis.languages import language_of, languages_of
+from llamaduo.schemas import InputError
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the checks; a change of what they drop raises it."""
+
+# How assistants decline in English; the task may use the same words for other ends.
+REFUSAL = re.compile(
+    r"""\A\W*
+    (?:(?:(?:i['’]m|i\ am)\ (?:\w+\ )?sorry|sorry|unfortunately|i\ apologi[sz]e)\W+(?:but\ )?)?
+    (?:as\ an?\ (?:\w+\ ){0,2}(?:ai|language\ model|assistant)\b
+     |i(?:['’]m|\ am)?\ (?:can(?:['’]t|not|\ not)|unable\ to|not\ able\ to|won['’]t|will\ not)
+      \ (?:\w+\ ){0,2}?(?:assist|help|comply|fulfill?|provide|create|generate|write|produce|answer
+        |engage|discuss|continue|do)\b)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+PAIR = ["system", "prompt", "response"]
+
+
+def screen_coverage(
+    coverage_train: pd.DataFrame,
+    coverage_test: pd.DataFrame,
+    coverage_holdout: pd.DataFrame,
+    base_model: BaseModelSpec,
+    synthesis: SynthesisParameters,
+    fine_tuning: FineTuningParameters,
+) -> pd.DataFrame:
+    """Find the coverage-train pairs that may be trained on and shown to the service LLM.
+
+    Returns:
+        ``ScreenedCoverage``: every row, with the reason for which it is left out: ``too_long`` for
+        the model, or ``near_copy_of_test``, of a test or holdout prompt.
+
+    Raises:
+        InputError: None is left.
+    """
+    reserved = [*coverage_test["prompt"], *coverage_holdout["prompt"]]
+    tokenizer = Tokenizer(reserved)
+    tests = NearDuplicates(synthesis.max_test_similarity, map(tokenizer.tokens, reserved))
+    copies = [tests.has(tokenizer.tokens(prompt)) for prompt in coverage_train["prompt"]]
+    long = refuse_long_pairs(base_model, _texts(coverage_train), fine_tuning.max_length)
+    dropped = [
+        "near_copy_of_test" if is_copy else "too_long" if problem else ""
+        for is_copy, problem in zip(copies, long, strict=True)
+    ]
+    screened = coverage_train.assign(dropped=dropped)
+    for pair_id, reason, problem in zip(coverage_train["id"], dropped, long, strict=True):
+        if reason:
+            logger.warning("coverage_train %s is left out: %s", pair_id, problem or reason)
+    if all(dropped):
+        raise InputError(
+            f"none of the {len(screened)} pairs of coverage_train can be used: each is a near-copy "
+            "of a test or holdout prompt (data_synthesis.max_test_similarity), or too long for the "
+            "model (fine_tuning.max_length)"
+        )
+    return screened
 
 
 def screen_pairs(
     parsed_pairs: pd.DataFrame,
+    screened_coverage: pd.DataFrame,
     previous_training_set: pd.DataFrame | None,
     coverage_test: pd.DataFrame,
     coverage_holdout: pd.DataFrame,
+    base_model: BaseModelSpec,
     synthesis: SynthesisParameters,
+    fine_tuning: FineTuningParameters,
 ) -> pd.DataFrame:
     """Drop what must not be trained on.
 
     Returns:
         ``ScreenedPairs``: every row, with the reason for which it was dropped. A row that fails
-        several checks carries the first: schema, empty, copy of its seed, near-copy of a test or
-        holdout prompt, near-duplicate.
+        several checks carries the first, in the order of ``checks`` below.
     """
-    reserved = pd.concat([coverage_test["prompt"], coverage_holdout["prompt"]])
-    known = [] if previous_training_set is None else list(previous_training_set["prompt"])
-    tokenizer = Tokenizer(list(reserved))
-    prompts = [tokenizer.tokens(prompt) for prompt in parsed_pairs["prompt"]]
-    seeds = [tokenizer.tokens(prompt) for prompt in parsed_pairs["seed_prompt"]]
-    dropped = np.array([""] * len(parsed_pairs), dtype=object)
-
-    def drop(failing: Any, reason: str) -> None:
-        dropped[(dropped == "") & np.asarray(failing, dtype=bool)] = reason
-
-    drop(parsed_pairs["unreadable"] != "", "schema")
-    drop(parsed_pairs["prompt"].str.strip() == "", "empty")
-    drop(parsed_pairs["response"].str.strip() == "", "empty")
-    of_seed = [similarity(p, s) for p, s in zip(prompts, seeds, strict=True)]
-    drop(np.array(of_seed) >= synthesis.max_similarity, "copy_of_seed")
+    reserved = [*coverage_test["prompt"], *coverage_holdout["prompt"]]
+    tokenizer = Tokenizer(reserved)
+    tokens = {text: tokenizer.tokens(text) for text in parsed_pairs["prompt"]}
     tests = NearDuplicates(synthesis.max_test_similarity, map(tokenizer.tokens, reserved))
-    drop([tests.has(prompt) for prompt in prompts], "near_copy_of_test")
-    kept = NearDuplicates(synthesis.max_similarity, map(tokenizer.tokens, known))
-    repeated = [not why and _is_repeated(p, kept) for p, why in zip(prompts, dropped, strict=True)]
-    drop(repeated, "near_duplicate")
-    return parsed_pairs.drop(columns=["unreadable", "seed_prompt"]).assign(dropped=dropped)
+    known = screened_coverage if previous_training_set is None else previous_training_set
+    kept = NearDuplicates(synthesis.max_similarity, map(tokenizer.tokens, known["prompt"]))
+
+    def are_copies_of_seeds(rows: pd.DataFrame) -> list[bool]:
+        pairs = zip(rows["prompt"], rows["seed_prompt"], strict=True)
+        return [
+            similarity(tokens[prompt], tokenizer.tokens(seed)) >= synthesis.max_similarity
+            for prompt, seed in pairs
+        ]
+
+    checks: dict[str, Callable[[pd.DataFrame], Iterable[bool]]] = {
+        "schema": lambda rows: rows["unreadable"] != "",
+        "empty": lambda rows: [
+            not (prompt.strip() and response.strip()) for _, prompt, response in _texts(rows)
+        ],
+        "refusal": lambda rows: are_refusals(rows["response"], screened_coverage["response"]),
+        "fails_check": lambda rows: fail_check(rows, synthesis.check),
+        "too_long": lambda rows: map(
+            bool, refuse_long_pairs(base_model, _texts(rows), fine_tuning.max_length)
+        ),
+        "wrong_language": lambda rows: are_foreign(rows, screened_coverage, synthesis.languages),
+        "copy_of_seed": are_copies_of_seeds,
+        "near_copy_of_test": lambda rows: [tests.has(tokens[text]) for text in rows["prompt"]],
+        "near_duplicate": lambda rows: [
+            _is_repeated(tokens[text], kept) for text in rows["prompt"]
+        ],
+    }
+    dropped = pd.Series("", index=parsed_pairs.index)
+    for reason, fails in checks.items():
+        rows = parsed_pairs[dropped == ""]
+        if len(rows):
+            dropped[rows.index[list(fails(rows))]] = reason
+    return parsed_pairs.drop(columns=["unreadable", "seed_prompt"]).assign(
+        dropped=dropped, filter_version=filter_version(synthesis, fine_tuning)
+    )
+
+
+def filter_version(synthesis: SynthesisParameters, fine_tuning: FineTuningParameters) -> str:
+    """The version of the checks and a digest of the parameters that they depend on."""
+    names = {"max_similarity", "max_test_similarity", "check", "languages", "judging"}
+    settings = [synthesis.model_dump(mode="json", include=names), fine_tuning.max_length]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    return f"{VERSION}-{digest.hexdigest()[:8]}"
+
+
+def are_refusals(responses: pd.Series, of_task: pd.Series) -> list[bool]:
+    """Whether each response declines the task; none does where the task's own responses do."""
+    if any(REFUSAL.match(response) for response in of_task):
+        return [False] * len(responses)
+    return [bool(REFUSAL.match(response)) for response in responses]
+
+
+def fail_check(rows: pd.DataFrame, check: TaskCheck | None) -> list[bool]:
+    """Whether each response fails the task's own check."""
+    if check is None:
+        return [False] * len(rows)
+    if check.callable is not None:
+        pairs = zip(rows["prompt"], rows["response"], strict=True)
+        return [not check.callable(prompt, response) for prompt, response in pairs]
+    # An empty registry: a schema that names another one is never looked up on the net.
+    validator = validator_for(check.json_schema)(check.json_schema, registry=Registry())
+
+    def fails(response: str) -> bool:
+        try:
+            return not validator.is_valid(json.loads(response))
+        except (ValueError, RecursionError):
+            return True
+
+    return [fails(response) for response in rows["response"]]
+
+
+def are_foreign(
+    rows: pd.DataFrame, coverage: pd.DataFrame, languages: list[str] | None
+) -> list[bool]:
+    """Whether prompt or response is surely in a language that the task does not use.
+
+    Args:
+        languages: ISO 639 codes; None for those of the coverage set.
+    """
+    foreign = [False] * len(rows)
+    prompts = list(coverage["prompt"])
+    instruction = commonprefix(prompts) if len(prompts) > 1 else ""  # noqa: RUF071 (of characters)
+    for column, shared in (("prompt", instruction), ("response", "")):
+        own = [text.removeprefix(shared) for text in coverage[column]]
+        allowed = set(languages) if languages else languages_of(own)
+        if allowed:
+            found = [language_of(text.removeprefix(shared)) for text in rows[column]]
+            is_other = [language is not None and language not in allowed for language in found]
+            foreign = [one or other for one, other in zip(foreign, is_other, strict=True)]
+    return foreign
+
+
+def _texts(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    return list(rows[PAIR].itertuples(index=False, name=None))
 
 
 def _is_repeated(text: Tokens, kept: NearDuplicates) -> bool:

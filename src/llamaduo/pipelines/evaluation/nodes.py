@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +16,11 @@ from llamaduo.schemas import Judgements, JudgeReplies, Responses, Scores
 from llamaduo.service_llm.answers import reply_columns
 from llamaduo.service_llm.client import Request, ServiceLLM
 from llamaduo.service_llm.failures import Failure
-from llamaduo.service_llm.text import fill, read_json
+from llamaduo.service_llm.text import HIGHEST_SCORE, fill, read_json, read_score
 
 logger = logging.getLogger(__name__)
 
 SCORES = ("similarity", "precision")
-HIGHEST = 100
-SCORE_TEXT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?)(?: ?/ ?100)?")
-"""A number in ASCII digits, with the scale of the judge prompt or without."""
 
 JUDGEMENT_TOKENS = 20
 """About: two scores as JSON."""
@@ -175,7 +171,7 @@ def score_prompts(
     if pairs.empty:
         return Scores.empty()
     full = judgements.assign(
-        full_marks=(judgements["precision"] == HIGHEST)
+        full_marks=(judgements["precision"] == HIGHEST_SCORE)
         .astype(float)
         .where(judgements["precision"].notna()),
         over_budget=judgements["failure"] == Failure.OVER_BUDGET,
@@ -202,12 +198,3 @@ def _judge_request(judge_prompt: str, pair: dict[Hashable, Any], response: str) 
 def _scores_of(value: dict[str, Any]) -> dict[str, float] | None:
     scores = {name: read_score(value.get(name)) for name in SCORES}
     return None if None in scores.values() else cast("dict[str, float]", scores)
-
-
-def read_score(value: Any) -> float | None:
-    """A score as a number or as plain text, such as ``85`` or ``"85/100"``, if on the scale."""
-    if isinstance(value, str) and (match := SCORE_TEXT.fullmatch(value.strip(" "))):
-        value = float(match[1])
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if 0 <= value <= HIGHEST else None

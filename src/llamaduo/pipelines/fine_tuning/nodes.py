@@ -1,6 +1,8 @@
 """From a training set to an adapter."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,19 +11,26 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.training import TrainingSettings, train
 from llamaduo.parameters import FineTuningParameters, IterationParameters, for_iteration
 
+logger = logging.getLogger(__name__)
+
 
 def fine_tune(
     base_model: BaseModelSpec,
     previous_adapter: Path | None,
     training_set: pd.DataFrame,
+    synthesis_report: dict[str, Any],
     fine_tuning: FineTuningParameters,
     iteration: IterationParameters,
 ) -> Path:
     """Train a LoRA adapter on the pairs that are due in this iteration.
 
     Returns:
-        A temporary folder that the adapter's dataset takes over.
+        A folder that the adapter's dataset copies: a temporary one, or the previous adapter where
+        new pairs were asked for in vain.
     """
+    if previous_adapter and synthesis_report["asked"] and not synthesis_report["kept"]:
+        logger.warning("nothing new to train on: the previous adapter is handed on")
+        return previous_adapter
     start = previous_adapter if fine_tuning.start == "previous" else None
     pairs = training_set
     if start is not None:
@@ -50,7 +59,7 @@ def choose_due_pairs(
     Replay keeps what was learned before from being forgotten, at a fraction of its cost.
     """
     new = training_set["iteration"] == iteration
-    coverage = training_set["source"] == "coverage"
+    coverage = training_set["origin"] == "coverage"
     earlier = training_set[~new & ~coverage]
     replayed = earlier.sample(
         frac=fine_tuning.replay_share, random_state=fine_tuning.seed * 1000 + iteration

@@ -14,6 +14,7 @@ def create_pipeline() -> Pipeline:
                 "base_model",
                 "previous_adapter",
                 "training_set",
+                "synthesis_report",
                 "params:fine_tuning",
                 "params:iteration",
             ],

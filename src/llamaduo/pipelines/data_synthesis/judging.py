@@ -1,0 +1,101 @@
+"""Which of the new pairs the judge finds poor; asked only where the parameters want it."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from llamaduo.parameters import IterationParameters, SynthesisParameters
+from llamaduo.schemas import PairJudgeReplies
+from llamaduo.service_llm.answers import reply_columns
+from llamaduo.service_llm.client import Request, ServiceLLM
+from llamaduo.service_llm.text import fill, read_json, read_score
+
+SCORE_TOKENS = 10
+"""About: one score as JSON."""
+
+SCORE_SCHEMA = {
+    "name": "score",
+    "strict": True,
+    "schema": {
+        "type": "object",
+        "properties": {"score": {"type": "number"}},
+        "required": ["score"],
+        "additionalProperties": False,
+    },
+}
+
+
+def judge_pairs(
+    screened_pairs: pd.DataFrame,
+    pair_judge_prompt: str,
+    judge: ServiceLLM,
+    synthesis: SynthesisParameters,
+    iteration: IterationParameters,
+) -> pd.DataFrame:
+    """Let the judge score each pair that passed the checks.
+
+    Returns:
+        ``PairJudgeReplies``, one row per such pair, raw; empty where no judging is asked for.
+
+    Raises:
+        ServiceLLMError: Every request failed.
+    """
+    passed = screened_pairs[screened_pairs["dropped"] == ""]
+    judging = synthesis.judging
+    if judging is None or passed.empty:
+        return PairJudgeReplies.empty()
+    requests = [
+        Request(
+            messages=[{"role": "user", "content": _request_text(pair_judge_prompt, *texts)}],
+            max_tokens=judging.max_tokens,
+            expected_tokens=SCORE_TOKENS,
+            temperature=judging.temperature,
+            response_schema=SCORE_SCHEMA,
+        )
+        for texts in zip(passed["prompt"], passed["response"], strict=True)
+    ]
+    replies = judge.complete_all(requests, "judging new pairs", iteration.account)
+    return passed[["id"]].assign(**reply_columns(replies))
+
+
+def select_pairs(
+    screened_pairs: pd.DataFrame, pair_judge_replies: pd.DataFrame, synthesis: SynthesisParameters
+) -> pd.DataFrame:
+    """Drop what the judge found poor, and all but the best of each request.
+
+    Returns:
+        ``SelectedPairs``: every row, with the reason for which it was dropped; new ones are
+        ``unjudged`` (the judge gave no score), ``poor`` and ``not_best``.
+    """
+    scores = {
+        reply["id"]: read_pair_score(reply["text"])
+        for reply in pair_judge_replies.to_dict("records")
+    }
+    selected = screened_pairs.assign(
+        score=screened_pairs["id"].map(scores).astype(float) if scores else float("nan")
+    )
+    if synthesis.judging is None:
+        return selected
+    dropped, score = selected["dropped"].copy(), selected["score"]
+    dropped[(dropped == "") & score.isna()] = "unjudged"
+    dropped[(dropped == "") & (score < synthesis.judging.min_score)] = "poor"
+    left = selected[dropped == ""].groupby("request")["score"]
+    wanted = -(-left.transform("size") // synthesis.judging.best_of)
+    beaten = left.rank(method="first", ascending=False) > wanted
+    dropped[beaten.index[beaten]] = "not_best"
+    return selected.assign(dropped=dropped)
+
+
+def read_pair_score(text: Any) -> float | None:
+    """The score (0–100) of one reply, null where there is none."""
+    return read_json(text, _score_of) if isinstance(text, str) else None
+
+
+def _score_of(value: dict[str, Any]) -> float | None:
+    return read_score(value.get("score"))
+
+
+def _request_text(pair_judge_prompt: str, prompt: str, response: str) -> str:
+    pair = {"prompt": prompt, "candidate": response}
+    return fill(pair_judge_prompt, {"pair": json.dumps(pair, ensure_ascii=False)})

@@ -1,0 +1,105 @@
+"""From the pairs that passed to a longer training set, and what became of the others."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from llamaduo.near_duplicates import plain
+from llamaduo.parameters import IterationParameters, SynthesisParameters
+from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST
+from llamaduo.schemas import InputError, TrainingSet
+from llamaduo.service_llm.failures import Failure
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = list(TrainingSet.to_schema().columns)
+
+
+def extend_training_set(
+    selected_pairs: pd.DataFrame,
+    previous_training_set: pd.DataFrame | None,
+    screened_coverage: pd.DataFrame,
+    coverage_test: pd.DataFrame,
+    coverage_holdout: pd.DataFrame,
+    iteration: IterationParameters,
+) -> pd.DataFrame:
+    """Add the kept pairs to what was trained on before: accumulate, never replace.
+
+    Returns:
+        ``TrainingSet``; in a loop's first iteration it begins with the coverage set.
+
+    Raises:
+        InputError: A test or holdout prompt is in it, whatever the checks let pass.
+    """
+    known = previous_training_set
+    if known is None:
+        known = _kept(screened_coverage).assign(origin="coverage", iteration=iteration.index)
+    added = _kept(selected_pairs).assign(iteration=iteration.index)
+    training_set = pd.concat(
+        [table.reindex(columns=COLUMNS, fill_value="") for table in (known, added)],
+        ignore_index=True,
+    )
+    reserved = pd.concat([coverage_test["prompt"], coverage_holdout["prompt"]]).map(plain)
+    leaked = training_set[training_set["prompt"].map(plain).isin(set(reserved))]
+    if len(leaked):
+        raise InputError(
+            f"{len(leaked)} prompt(s) of the training set stand in coverage_test or "
+            f"coverage_holdout too, first of all {leaked['id'].iloc[0]}. Did a coverage file "
+            "change since the loop began? Then begin a new loop"
+        )
+    logger.info("training set: %d pairs, %d of them new", len(training_set), len(added))
+    return training_set
+
+
+def report_synthesis(
+    selected_pairs: pd.DataFrame,
+    synthesis_replies: pd.DataFrame,
+    pair_judge_replies: pd.DataFrame,
+    screened_coverage: pd.DataFrame,
+    previous_synthesis_report: dict[str, Any] | None,
+    synthesis: SynthesisParameters,
+) -> dict[str, Any]:
+    """Count what was asked for, what came, and what was dropped for which reason.
+
+    The sums so far tell the next iteration where to go on, whatever its parameters are.
+    """
+    so_far = previous_synthesis_report or BEFORE_FIRST
+    iteration = so_far["iteration"] + 1
+    asked = synthesis.new_pairs(iteration)
+    kept, dropped = _kept(selected_pairs), _counts(selected_pairs["dropped"])
+    if asked and len(kept) < synthesis.min_yield * asked:
+        logger.warning(
+            "only %d of %d pairs can be used (dropped: %s)",
+            len(kept),
+            asked,
+            ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "none came",
+        )
+    replies = pd.concat([synthesis_replies, pair_judge_replies])
+    return {
+        "iteration": iteration,
+        "asked": asked,
+        "asked_so_far": so_far["asked_so_far"] + asked,
+        "requests_so_far": so_far["requests_so_far"] + int(synthesis_replies["request"].nunique()),
+        "kept": len(kept),
+        "kept_by_prompt": _counts(kept["prompt_version"]),
+        "dropped": dropped,
+        "coverage_left_out": _counts(screened_coverage["dropped"]),
+        "requests": len(replies),
+        "asked_again": int((synthesis_replies["attempt"] > 1).sum()),
+        "failed_requests": int(replies["failure"].notna().sum()),
+        "over_budget": int((replies["failure"] == Failure.OVER_BUDGET).sum()),
+        "prompt_tokens": int(replies["prompt_tokens"].sum()),
+        "completion_tokens": int(replies["completion_tokens"].sum()),
+        "teacher": sorted(synthesis_replies["model"].dropna().unique()),
+    }
+
+
+def _kept(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["dropped"] == ""]
+
+
+def _counts(values: pd.Series) -> dict[str, int]:
+    """How often each value occurs, but for the empty one."""
+    counts = values[values != ""].value_counts().sort_index()
+    return {str(value): int(count) for value, count in counts.items()}
