@@ -73,7 +73,8 @@ def test_only_screening_and_the_confirmation_read_the_holdout(context):
         if "coverage_holdout" in node.inputs
     }
 
-    assert readers == {"screen_pairs", "open_holdout"}
+    screening = {"screen_coverage", "screen_pairs", "extend_training_set"}
+    assert readers == {*screening, "open_holdout"}
 
 
 def test_what_a_table_holds_is_validated():

@@ -28,6 +28,7 @@ def test_a_coverage_set_gets_its_optional_columns():
         "licence": "mine",
         "category": "",
         "system": "",
+        "source": "",
     }
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
+from llamaduo.local_llm.chat import to_messages
 from llamaduo.near_duplicates import plain
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.schemas import InputError
@@ -136,13 +137,22 @@ def _unusable_service_llms(
     for name, model in models.items():
         same = (model.base_url, model.model, model.api_key, model.accepts)
         names.setdefault(same, []).append(name)
+    messages = _first_prompt(loaded)
     with ThreadPoolExecutor() as pool:  # together they take no longer than one
-        found = pool.map(lambda each: models[each[0]].check(account), names.values())
+        found = pool.map(lambda each: models[each[0]].check(account, messages), names.values())
         return [
             f"{', '.join(each)}: {problem}"
             for each, problem in zip(names.values(), found, strict=True)
             if problem
         ]
+
+
+def _first_prompt(loaded: dict[str, Any]) -> list[dict[str, str]]:
+    """Of the pairs that a service LLM is shown anyway."""
+    if "coverage_train" not in loaded:
+        return [{"role": "user", "content": "Say OK."}]
+    first = loaded["coverage_train"].iloc[0]
+    return to_messages(first["system"], first["prompt"])
 
 
 def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:

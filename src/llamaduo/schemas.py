@@ -82,14 +82,18 @@ class CoveragePairs(Table):
         )
 
 
-class HoldoutPairs(Table):
-    """The holdout pairs that the confirmation may read; empty before the target is met."""
+class Pairs(Table):
+    """Pairs that have all their columns."""
 
     id: Series[str] = pa.Field(unique=True)
     category: Series[str]
     system: Series[str]
     prompt: Series[str]
     response: Series[str]
+
+
+class HoldoutPairs(Pairs):
+    """The holdout pairs that the confirmation may read; empty before the target is met."""
 
 
 class ReadyPairs(Table):
@@ -139,10 +143,9 @@ class SynthesisReplies(Table):
     """Seconds since the epoch. No later table has a time."""
 
 
-class NewPairs(Table):
-    """What is known of a new pair from the beginning."""
+class NewPairs(Pairs):
+    """Pairs that may be trained on; category and system are those of the seed."""
 
-    id: Series[str] = pa.Field(unique=True)
     origin: Series[str] = pa.Field(isin=["synthetic", "ready"])
     request: Series[int]
     """0 for a ready pair."""
@@ -151,11 +154,6 @@ class NewPairs(Table):
     model: Series[str] = pa.Field(nullable=True)
     """The model id that the endpoint reported."""
     prompt_version: Series[str]
-    category: Series[str]
-    """Of the seed: a synthetic pair carries no label of its own."""
-    system: Series[str]
-    prompt: Series[str]
-    response: Series[str]
 
 
 class ParsedPairs(NewPairs):
@@ -195,16 +193,17 @@ class SelectedPairs(ScreenedPairs):
     """Null where the judge was not asked or gave none."""
 
 
-class ScreenedCoverage(CoveragePairs):
+class ScreenedCoverage(Pairs):
     """Coverage-train pairs, usable or with the reason for which they are left out."""
 
+    licence: Series[str]
+    source: Series[str]
     dropped: Series[str]
 
 
-class TrainingSet(Table):
+class TrainingSet(Pairs):
     """All pairs that the local LLM may be trained on in an iteration."""
 
-    id: Series[str] = pa.Field(unique=True)
     origin: Series[str] = pa.Field(isin=["coverage", "synthetic", "ready"])
     iteration: Series[int] = pa.Field(ge=1)
     """The iteration that added the pair."""
@@ -217,10 +216,6 @@ class TrainingSet(Table):
     licence: Series[str]
     source: Series[str]
     """Where the user had a coverage pair from."""
-    category: Series[str]
-    system: Series[str]
-    prompt: Series[str]
-    response: Series[str]
 
 
 class TrainingLog(Table):

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
+from llamaduo.service_llm.client import PREFLIGHT_TOKENS
 from llamaduo.stand_in.completion import complete
 
 JSON = "application/json"
@@ -67,7 +68,7 @@ def ordinary(body: dict) -> dict:
 
 
 def is_preflight(body: dict) -> bool:
-    return body["messages"][-1]["content"] == "Say OK."
+    return PREFLIGHT_TOKENS in (body.get("max_tokens"), body.get("max_completion_tokens"))
 
 
 def echo(body: dict) -> dict:

@@ -1,4 +1,4 @@
-"""A random model of two layers, and an adapter that has learned eight pairs by heart."""
+"""An adapter that has learned eight pairs by heart."""
 
 import shutil
 from pathlib import Path
@@ -7,15 +7,9 @@ import pandas as pd
 import pytest
 
 from llamaduo.local_llm.base_model import BaseModelSpec
-from llamaduo.local_llm.demo_model import build_random
 from llamaduo.local_llm.training import TrainingSettings, train
 
 WORDS = ["red", "blue", "green", "black", "white", "brown", "pink", "grey"]
-
-
-@pytest.fixture(scope="session")
-def random_model(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSpec:
-    return BaseModelSpec(str(build_random(tmp_path_factory.mktemp("models"))))
 
 
 @pytest.fixture(scope="session")

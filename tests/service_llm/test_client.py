@@ -18,6 +18,8 @@ from llamaduo.service_llm.failures import Failure, Retry, ServiceLLMError
 from tests.fakes.openai_server import HTML, Fault, completion, echo, rate_limit, usage_of
 from tests.service_llm.conftest import item_of, request, requests, service_at
 
+HELLO = [{"role": "user", "content": "Hello?"}]
+
 
 def fault(status, message="no such thing", **error):
     return Fault(status, json.dumps({"error": {"message": message, **error}}))
@@ -369,27 +371,27 @@ def test_a_signal_ends_the_sending_and_loses_no_answer(service, server):
 def test_a_preflight_names_what_is_wrong(service, server, problem, sentence):
     server.script = lambda body: problem
 
-    assert sentence in service.check(Account())
+    assert sentence in service.check(Account(), HELLO)
     assert len(server.served) == 1
 
 
 def test_a_preflight_tells_an_endpoint_that_cannot_be_reached(service):
     nowhere = replace(service, base_url="http://127.0.0.1:1/v1")
 
-    assert "m at http://127.0.0.1:1/v1: no connection" in nowhere.check(Account())
+    assert "m at http://127.0.0.1:1/v1: no connection" in nowhere.check(Account(), HELLO)
 
 
 @pytest.mark.parametrize("passing", [fault(503, "busy"), rate_limit("seconds", 60)])
 def test_a_preflight_goes_on_where_the_fault_may_pass(service, server, passing, caplog):
     server.script = lambda body: passing
 
-    assert service.check(Account()) is None
+    assert service.check(Account(), HELLO) is None
     assert "going on" in caplog.text
 
 
 def test_a_preflight_is_sent_each_time(service, server):
-    assert service.check(Account()) is None
-    assert service.check(Account()) is None
+    assert service.check(Account(), HELLO) is None
+    assert service.check(Account(), HELLO) is None
 
     assert len(server.served) == 2
 

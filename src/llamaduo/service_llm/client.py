@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 TOKENS_PER_SECOND = 50
 """Of an answer as it is written, before there is one."""
 PREFLIGHT = "preflight"
+PREFLIGHT_TOKENS = 16
 CHECK_S = 9.0
 """The preflight request may take this long."""
 
@@ -136,21 +137,29 @@ class ServiceLLM:
         """What requests will about cost, from their own texts and from what earlier ones cost."""
         return self._estimate(requests, *self._calibration(what))
 
-    def check(self, account: Account) -> str | None:
+    def check(self, account: Account, messages: list[dict[str, str]]) -> str | None:
         """Send one cheap request and wait for less than 10 seconds.
+
+        Args:
+            messages: A prompt of the task, which a model may know or refuse.
 
         Returns:
             None, or a sentence that says what is wrong and what to do.
         """
         limits = Limits(concurrency=1, attempts=1, timeout_s=CHECK_S, deadline_s=CHECK_S)
         hasty = replace(self, limits=limits)
-        request = Request([{"role": "user", "content": "Say OK."}], 16, 1, repeat=time.time_ns())
+        request = Request(messages, PREFLIGHT_TOKENS, 1, repeat=time.time_ns())
         (reply,) = hasty.complete_all([request], PREFLIGHT, account)
         where = f"{self.model} at {self.base_url}"
         passing = reply.failure is Failure.GAVE_UP and reply.retry is Retry.AGAIN
         if passing and not reply.detail.startswith(NO_CONNECTION):
             logger.warning("%s: %s; going on, since this may pass", where, reply.detail)
             return None
+        if reply.failure is Failure.REFUSED:
+            return (
+                f"{self.model} refuses this task: {reply.detail} Name another service LLM in the "
+                "catalog (README, Your own task)"
+            )
         if reply.failure in {Failure.GAVE_UP, Failure.UNREADABLE}:
             return f"{where}: {reply.detail}"
         return None

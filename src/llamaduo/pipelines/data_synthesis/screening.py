@@ -10,6 +10,7 @@ from os.path import commonprefix
 import pandas as pd
 from jsonschema.validators import validator_for
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
@@ -52,8 +53,14 @@ def screen_coverage(
         the model, or ``near_copy_of_test``, of a test or holdout prompt.
 
     Raises:
-        InputError: None is left.
+        InputError: None is left, or a response of the task fails the task's own check.
     """
+    failing = coverage_train["id"][fail_check(coverage_train, synthesis.check)]
+    if len(failing):
+        raise InputError(
+            f"{len(failing)} of {len(coverage_train)} responses of coverage_train fail "
+            f"data_synthesis.check, first of all {failing.iloc[0]}: is it the check of this task?"
+        )
     reserved = [*coverage_test["prompt"], *coverage_holdout["prompt"]]
     tokenizer = Tokenizer(reserved)
     tests = NearDuplicates(synthesis.max_test_similarity, map(tokenizer.tokens, reserved))
@@ -149,7 +156,11 @@ def are_refusals(responses: pd.Series, of_task: pd.Series) -> list[bool]:
 
 
 def fail_check(rows: pd.DataFrame, check: TaskCheck | None) -> list[bool]:
-    """Whether each response fails the task's own check."""
+    """Whether each response fails the task's own check.
+
+    Raises:
+        InputError: The check is a schema that refers to another one.
+    """
     if check is None:
         return [False] * len(rows)
     if check.callable is not None:
@@ -163,6 +174,10 @@ def fail_check(rows: pd.DataFrame, check: TaskCheck | None) -> list[bool]:
             return not validator.is_valid(json.loads(response))
         except (ValueError, RecursionError):
             return True
+        except Unresolvable as error:
+            raise InputError(
+                f"data_synthesis.check.json_schema refers to {error.ref!r}, which is not in it"
+            ) from error
 
     return [fails(response) for response in rows["response"]]
 

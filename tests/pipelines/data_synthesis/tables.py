@@ -1,0 +1,56 @@
+"""Tables as the nodes of data_synthesis take them."""
+
+import pandas as pd
+
+from llamaduo.parameters import FineTuningParameters, SynthesisParameters
+from llamaduo.schemas import ReadyPairs
+
+FINE_TUNING = FineTuningParameters(start="previous", learning_rate=1e-3, epochs=1)
+NO_READY_PAIRS = ReadyPairs.empty()
+
+
+def coverage(count, categories=("a", "b", "c")):
+    return pd.DataFrame(
+        {
+            "id": [f"train-{n}" for n in range(count)],
+            "category": [categories[n % len(categories)] for n in range(count)],
+            "system": "",
+            "licence": "",
+            "source": "",
+            "prompt": [f"prompt number {n}" for n in range(count)],
+            "response": [f"response {n}" for n in range(count)],
+            "dropped": "",
+        }
+    )
+
+
+def parameters(**changes):
+    return SynthesisParameters(**{"pairs_per_iteration": 20, "pairs_per_request": 8, **changes})
+
+
+def so_far(iteration, pairs=20, per_request=8):
+    """The report of the iteration before, in a loop that asks for the same number each time."""
+    asking = max(0, iteration - 2)
+    return {
+        "iteration": iteration - 1,
+        "asked_so_far": asking * pairs,
+        "requests_so_far": asking * -(-pairs // per_request),
+    }
+
+
+def parsed(*prompts, **columns):
+    rows = pd.DataFrame({"prompt": list(prompts)}).assign(
+        id=[f"i002-{n}" for n in range(len(prompts))],
+        origin="synthetic",
+        request=1,
+        seed_id="train-0",
+        teacher="gpt-4o",
+        model="gpt-4o-2024-08-06",
+        prompt_version="self_instruct-1a2b3c4d",
+        category="a",
+        system="",
+        seed_prompt="the seed is something else",
+        response="r",
+        unreadable="",
+    )
+    return rows.assign(**columns)

@@ -1,0 +1,123 @@
+import logging
+
+import pandas as pd
+import pytest
+
+from llamaduo.parameters import IterationParameters
+from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
+from llamaduo.schemas import InputError, PairJudgeReplies, SelectedPairs, TrainingSet
+from tests.pipelines.data_synthesis.tables import coverage, parameters, parsed, so_far
+
+TEST = pd.DataFrame({"prompt": ["What is the capital of France?"]})
+HOLDOUT = pd.DataFrame({"prompt": ["How far is the moon?"]})
+
+
+def selected(*prompts, dropped, **columns):
+    rows = parsed(*prompts, **columns).drop(columns=["unreadable", "seed_prompt"])
+    return rows.assign(dropped=dropped, filter_version="1-aabbccdd", score=float("nan"))
+
+
+def extend(pairs, previous=None, iteration=2, of_coverage=None):
+    return extend_training_set(
+        pairs,
+        previous,
+        coverage(3) if of_coverage is None else of_coverage,
+        TEST,
+        HOLDOUT,
+        IterationParameters(index=iteration),
+    )
+
+
+def replies(**columns):
+    rows = {
+        "request": [4, 4, 5],
+        "attempt": [1, 2, 1],
+        "failure": [None, None, "over budget"],
+        "prompt_tokens": [10, 0, 0],
+        "completion_tokens": [5, 0, 0],
+        "model": ["gpt", "gpt", None],
+    }
+    return pd.DataFrame({**rows, **columns})
+
+
+def report(rows, judged=None, asked=20):
+    judged = PairJudgeReplies.empty() if judged is None else judged
+    left_out = coverage(4).assign(dropped=["", "", "too_long", ""])
+    return report_synthesis(
+        rows, replies(), judged, left_out, so_far(3), parameters(pairs_per_iteration=asked)
+    )
+
+
+def test_the_training_set_accumulates_and_replaces_nothing():
+    first = extend(SelectedPairs.empty(), iteration=1)
+    second = extend(selected("new one", "dropped one", dropped=["", "empty"]), first)
+
+    TrainingSet.validate(second)
+    pd.testing.assert_frame_equal(second.head(3), first)
+    assert list(second["prompt"].tail(1)) == ["new one"]
+    assert list(second["iteration"]) == [1, 1, 1, 2]
+    assert list(second["origin"]) == ["coverage"] * 3 + ["synthetic"]
+
+
+def test_each_row_says_where_it_is_from():
+    of_coverage = coverage(1).assign(licence="CC-BY-4.0", source="tickets 2024")
+
+    training_set = extend(selected("new one", dropped=""), of_coverage=of_coverage)
+
+    own, new = training_set.to_dict("records")
+    assert (own["licence"], own["source"], own["teacher"]) == ("CC-BY-4.0", "tickets 2024", "")
+    assert {
+        "origin": "synthetic",
+        "seed_id": "train-0",
+        "teacher": "gpt-4o",
+        "model": "gpt-4o-2024-08-06",
+        "prompt_version": "self_instruct-1a2b3c4d",
+        "filter_version": "1-aabbccdd",
+        "iteration": 2,
+    }.items() <= new.items()
+
+
+def test_coverage_pairs_that_are_left_out_are_not_trained_on():
+    left_out = coverage(3).assign(dropped=["", "near_copy_of_test", ""])
+
+    training_set = extend(SelectedPairs.empty(), iteration=1, of_coverage=left_out)
+
+    assert list(training_set["id"]) == ["train-0", "train-2"]
+
+
+@pytest.mark.parametrize("leak", ["What is the capital of France?", "HOW far  is the moon?"])
+def test_a_reserved_prompt_that_the_checks_let_pass_stops_the_run(leak):
+    with pytest.raises(InputError, match=r"1 prompt\(s\) of the training set .* i002-0"):
+        extend(selected(leak, dropped=""))
+
+
+def test_the_report_counts_each_reason():
+    said = report(selected("a", "b", "c", dropped=["", "empty", "empty"]))
+
+    assert (said["iteration"], said["asked_so_far"], said["requests_so_far"]) == (3, 40, 5)
+    assert (said["asked"], said["kept"], said["dropped"]) == (20, 1, {"empty": 2})
+    assert (said["requests"], said["failed_requests"], said["over_budget"]) == (3, 1, 1)
+    assert (said["asked_again"], said["coverage_left_out"]) == (1, {"too_long": 1})
+    assert said["kept_by_prompt"] == {"self_instruct-1a2b3c4d": 1}
+    assert said["teacher"] == ["gpt"]
+
+
+def test_the_report_counts_what_the_judge_was_asked_too():
+    judged = replies().drop(columns=["request", "attempt"])
+
+    said = report(selected("a", dropped=""), judged)
+
+    assert (said["requests"], said["over_budget"], said["prompt_tokens"]) == (6, 2, 20)
+
+
+def test_a_low_yield_is_said_with_its_reasons(caplog):
+    report(selected("a", "b", "c", dropped=["", "empty", "schema"]))
+
+    assert "only 1 of 20 pairs can be used (dropped: empty 1, schema 1)" in caplog.text
+
+
+def test_a_good_yield_is_no_warning(caplog):
+    caplog.set_level(logging.WARNING)
+    report(selected("a", "b", dropped=""), asked=3)
+
+    assert not caplog.records
