@@ -81,7 +81,8 @@ class NearDuplicates:
         return any(self._are_alike(text, self._texts[n]) for n in candidates)
 
     def _are_alike(self, one: Tokens, other: Tokens) -> bool:
-        return similarity(one, other) >= self._min_similarity
+        cutoff = self._min_similarity
+        return Indel.normalized_similarity(one, other, score_cutoff=cutoff) >= cutoff
 
 
 def similarity(one: Tokens, other: Tokens) -> float:

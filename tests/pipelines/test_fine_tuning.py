@@ -1,7 +1,8 @@
 import pandas as pd
 
-from llamaduo.parameters import FineTuningParameters, for_iteration
-from llamaduo.pipelines.fine_tuning.nodes import choose_due_pairs
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.parameters import FineTuningParameters, IterationParameters, for_iteration
+from llamaduo.pipelines.fine_tuning.nodes import choose_due_pairs, fine_tune
 
 PARAMETERS = FineTuningParameters(
     start="previous", replay_share=0.5, learning_rate=[1e-3, 2e-3], epochs=1
@@ -38,3 +39,17 @@ def test_the_replay_is_the_same_each_time_and_another_in_each_iteration():
 def test_a_list_gives_each_iteration_its_value_and_the_last_to_all_that_follow():
     assert [for_iteration([1e-3, 2e-3], n) for n in (1, 2, 3)] == [1e-3, 2e-3, 2e-3]
     assert for_iteration(5.0, 9) == 5.0
+
+
+def test_where_pairs_were_asked_for_in_vain_the_previous_adapter_is_handed_on(tmp_path, caplog):
+    handed_on = fine_tune(
+        BaseModelSpec("no-model"),
+        tmp_path,
+        training_set(),
+        {"asked": 20, "kept": 0},
+        PARAMETERS,
+        IterationParameters(index=4),
+    )
+
+    assert handed_on == tmp_path
+    assert "nothing new to train on" in caplog.text

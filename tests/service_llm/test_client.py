@@ -381,6 +381,13 @@ def test_a_preflight_tells_an_endpoint_that_cannot_be_reached(service):
     assert "m at http://127.0.0.1:1/v1: no connection" in nowhere.check(Account(), HELLO)
 
 
+def test_a_preflight_names_a_model_that_refuses_the_task(service, server):
+    refusal = completion("No.", refusal="I know only triage.")
+    server.script = lambda body: Fault(body=json.dumps(refusal))
+
+    assert "m refuses this task: I know only triage." in service.check(Account(), HELLO)
+
+
 @pytest.mark.parametrize("passing", [fault(503, "busy"), rate_limit("seconds", 60)])
 def test_a_preflight_goes_on_where_the_fault_may_pass(service, server, passing, caplog):
     server.script = lambda body: passing

@@ -3,9 +3,11 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from llamaduo.service_llm.text import fill
 from llamaduo.stand_in.completion import MAX_PAIRS, MODEL, complete
 from llamaduo.stand_in.task import CATEGORIES, INSTRUCTION
 
@@ -18,6 +20,8 @@ CASE = {
     "reference": '{"category":"bug","priority":"normal","product":"none","reference":"none"}',
     "response": '{"category":"bug","priority":"high","product":"none","reference":"none"}',
 }
+
+STRATEGIES = Path(__file__).parents[2] / "conf/base/prompts/synthesis"
 
 
 def synthesis(seed=None, number=8, request=12):
@@ -278,3 +282,21 @@ def test_content_may_be_a_list_of_text_parts():
     parts = [{"type": "text", "text": INSTRUCTION}, {"type": "text", "text": "I lost my PIN."}]
 
     assert json.loads(content(parts))["category"] == "login"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "score"),
+    [(SEED["response"], 100.0), ("Network trouble.", 0.0)],
+    ids=["right", "wrong"],
+)
+def test_a_candidate_is_judged_by_the_rules_alone(candidate, score):
+    pair = json.dumps({"prompt": SEED["prompt"], "candidate": candidate})
+
+    assert json.loads(content(f"Judge this pair: {pair}")) == {"score": score}
+
+
+@pytest.mark.parametrize("file", sorted(STRATEGIES.glob("*.txt")), ids=lambda file: file.stem)
+def test_each_strategy_that_ships_gets_the_pairs_that_it_asks_for(file):
+    values = {"seed": json.dumps(SEED), "pairs": "7", "request": "3"}
+
+    assert len(pairs(fill(file.read_text(encoding="utf-8"), values))) == 7

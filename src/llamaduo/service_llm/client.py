@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 TOKENS_PER_SECOND = 50
 """Of an answer as it is written, before there is one."""
 PREFLIGHT = "preflight"
-PREFLIGHT_TOKENS = 16
+PREFLIGHT_TOKENS = 32
 CHECK_S = 9.0
 """The preflight request may take this long."""
 
