@@ -126,6 +126,8 @@ def _unusable_service_llms(
 ) -> list[str]:
     """What a wrong key, model or base_url would else show after minutes of training."""
     models = {name: each for name, each in loaded.items() if isinstance(each, ServiceLLM)}
+    if len(loaded.get("ready_pairs", ())):
+        models.pop("service_llm", None)  # ready pairs stand in for it
     unpriced = [
         f"{name}: {problem}"
         for name, model in models.items()
@@ -137,9 +139,9 @@ def _unusable_service_llms(
     for name, model in models.items():
         same = (model.base_url, model.model, model.api_key, model.accepts)
         names.setdefault(same, []).append(name)
-    messages = _first_prompt(loaded)
+    task = _first_prompt(loaded)
     with ThreadPoolExecutor() as pool:  # together they take no longer than one
-        found = pool.map(lambda each: models[each[0]].check(account, messages), names.values())
+        found = pool.map(lambda each: models[each[0]].check(account, task), names.values())
         return [
             f"{', '.join(each)}: {problem}"
             for each, problem in zip(names.values(), found, strict=True)
@@ -147,10 +149,10 @@ def _unusable_service_llms(
         ]
 
 
-def _first_prompt(loaded: dict[str, Any]) -> list[dict[str, str]]:
+def _first_prompt(loaded: dict[str, Any]) -> list[dict[str, str]] | None:
     """Of the pairs that a service LLM is shown anyway."""
     if "coverage_train" not in loaded:
-        return [{"role": "user", "content": "Say OK."}]
+        return None
     first = loaded["coverage_train"].iloc[0]
     return to_messages(first["system"], first["prompt"])
 

@@ -112,3 +112,21 @@ def test_a_missing_model_folder_is_named(project):
     project.configure("catalog.yml", {"base_model": {"filepath": "data/06_models/none"}})
 
     assert "no model in" in refused(project)
+
+
+def test_a_service_llm_that_refuses_the_task_is_named_before_anything_is_trained(project):
+    pair = {"id": "a", "prompt": "Translate 'good morning' into French.", "response": "Bonjour."}
+    write(project, "coverage_train", json.dumps(pair))
+
+    output = refused(project)
+
+    assert "judge, service_llm: stand-in-triage refuses this task: I am a stand-in" in output
+    assert "know only support-ticket triage" in output
+
+
+def test_a_strategy_without_a_prompt_text_is_named(project):
+    output = project.kedro(
+        "run", "--env=test", "--params=data_synthesis.strategies.hardest=1", code=1
+    )
+
+    assert "names hardest, but there is no prompt text" in " ".join(output.split())

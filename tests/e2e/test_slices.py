@@ -43,6 +43,18 @@ def test_a_slice_reads_what_is_committed_and_not_what_another_slice_left(after_a
     assert entry["training_pairs"] == len(committed.splitlines())
 
 
+def test_the_same_journal_gives_the_same_training_set_byte_for_byte(after_a_loop):
+    project, path = after_a_loop, "05_model_input/training_set.jsonl"
+    (loop,) = project.loops()
+
+    project.kedro("run", "--env=test", "--pipelines=data_synthesis")
+    project.kedro("run", "--env=test", "--pipelines=data_synthesis")
+
+    again = [name for name in project.versions(path) if not name.startswith(loop)]
+    committed = project.load(path, f"{loop}-i002")
+    assert [project.load(path, version) for version in again] == [committed] * 2
+
+
 def test_a_version_that_the_user_names_is_the_one_that_is_read(after_a_loop):
     project = after_a_loop
     (loop,) = project.loops()
@@ -51,7 +63,7 @@ def test_a_version_that_the_user_names_is_the_one_that_is_read(after_a_loop):
         "run",
         "--env=test",
         "--nodes=data_synthesis.report_synthesis",
-        f"--load-versions=screened_pairs:{loop}-i001,synthesis_replies:{loop}-i001",
+        f"--load-versions=selected_pairs:{loop}-i001,synthesis_replies:{loop}-i001",
     )
 
     version = new_version(project, "08_reporting/synthesis_report.json", loop)

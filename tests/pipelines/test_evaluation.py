@@ -267,7 +267,15 @@ def report(judge):
         "verdict": reach_verdict(assessment, {}, None, LOOP),
     }
     setup = {"service_llm": "gpt-4o", "judge": judge}
-    return write_report([entry], {}, {"setup": setup, "rows": []}, parameters())
+    return write_report([entry], {}, {"setup": setup, "rows": []}, SYNTHESIS, parameters())
+
+
+SYNTHESIS = {
+    "asked": 20,
+    "kept": 12,
+    "dropped": {"near_duplicate": 5, "refusal": 3},
+    "coverage_left_out": {"too_long": 1},
+}
 
 
 def setup(judge="judge", test=None):
@@ -294,6 +302,13 @@ def test_the_report_names_a_stand_in_and_says_what_is_missing():
     assert "| iteration 1 | 60 | 50.0 ± 0.0 |" in text
     assert "| 50 % |" in text
     assert "stand-in" not in report("gpt-4o")
+
+
+def test_the_report_counts_what_was_dropped_and_why():
+    text = report("gpt-4o")
+
+    assert "12 of 20 asked for; dropped: 5 near_duplicate, 3 refusal." in text
+    assert "neither shown nor trained on: 1 too_long." in text
 
 
 def over_budget(scores, count):

@@ -371,14 +371,14 @@ def test_a_signal_ends_the_sending_and_loses_no_answer(service, server):
 def test_a_preflight_names_what_is_wrong(service, server, problem, sentence):
     server.script = lambda body: problem
 
-    assert sentence in service.check(Account(), HELLO)
+    assert sentence in service.check(Account())
     assert len(server.served) == 1
 
 
 def test_a_preflight_tells_an_endpoint_that_cannot_be_reached(service):
     nowhere = replace(service, base_url="http://127.0.0.1:1/v1")
 
-    assert "m at http://127.0.0.1:1/v1: no connection" in nowhere.check(Account(), HELLO)
+    assert "m at http://127.0.0.1:1/v1: no connection" in nowhere.check(Account())
 
 
 def test_a_preflight_names_a_model_that_refuses_the_task(service, server):
@@ -386,19 +386,20 @@ def test_a_preflight_names_a_model_that_refuses_the_task(service, server):
     server.script = lambda body: Fault(body=json.dumps(refusal))
 
     assert "m refuses this task: I know only triage." in service.check(Account(), HELLO)
+    assert service.check(Account()) is None  # anything else is not the task
 
 
 @pytest.mark.parametrize("passing", [fault(503, "busy"), rate_limit("seconds", 60)])
 def test_a_preflight_goes_on_where_the_fault_may_pass(service, server, passing, caplog):
     server.script = lambda body: passing
 
-    assert service.check(Account(), HELLO) is None
+    assert service.check(Account()) is None
     assert "going on" in caplog.text
 
 
 def test_a_preflight_is_sent_each_time(service, server):
-    assert service.check(Account(), HELLO) is None
-    assert service.check(Account(), HELLO) is None
+    assert service.check(Account()) is None
+    assert service.check(Account()) is None
 
     assert len(server.served) == 2
 

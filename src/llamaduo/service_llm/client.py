@@ -137,17 +137,18 @@ class ServiceLLM:
         """What requests will about cost, from their own texts and from what earlier ones cost."""
         return self._estimate(requests, *self._calibration(what))
 
-    def check(self, account: Account, messages: list[dict[str, str]]) -> str | None:
+    def check(self, account: Account, task: list[dict[str, str]] | None = None) -> str | None:
         """Send one cheap request and wait for less than 10 seconds.
 
         Args:
-            messages: A prompt of the task, which a model may know or refuse.
+            task: A prompt of the task, which the model may refuse; without one anything is asked.
 
         Returns:
             None, or a sentence that says what is wrong and what to do.
         """
         limits = Limits(concurrency=1, attempts=1, timeout_s=CHECK_S, deadline_s=CHECK_S)
         hasty = replace(self, limits=limits)
+        messages = task or [{"role": "user", "content": "Say OK."}]
         request = Request(messages, PREFLIGHT_TOKENS, 1, repeat=time.time_ns())
         (reply,) = hasty.complete_all([request], PREFLIGHT, account)
         where = f"{self.model} at {self.base_url}"
@@ -155,7 +156,7 @@ class ServiceLLM:
         if passing and not reply.detail.startswith(NO_CONNECTION):
             logger.warning("%s: %s; going on, since this may pass", where, reply.detail)
             return None
-        if reply.failure is Failure.REFUSED:
+        if task and reply.failure is Failure.REFUSED:
             return (
                 f"{self.model} refuses this task: {reply.detail} Name another service LLM in the "
                 "catalog (README, Your own task)"

@@ -68,12 +68,13 @@ def report_synthesis(
     iteration = so_far["iteration"] + 1
     asked = synthesis.new_pairs(iteration)
     kept, dropped = _kept(selected_pairs), _counts(selected_pairs["dropped"])
-    if asked and len(kept) < synthesis.min_yield * asked:
-        logger.warning(
-            "only %d of %d pairs can be used (dropped: %s)",
+    if asked:
+        logger.log(
+            logging.WARNING if len(kept) < synthesis.min_yield * asked else logging.INFO,
+            "%d of %d pairs that were asked for can be used; dropped: %s",
             len(kept),
             asked,
-            ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "none came",
+            ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none",
         )
     replies = pd.concat([synthesis_replies, pair_judge_replies])
     return {

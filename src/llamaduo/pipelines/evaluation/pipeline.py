@@ -64,6 +64,7 @@ def create_pipeline() -> Pipeline:
                 "iteration_history",
                 "confirmation",
                 "comparable_baselines",
+                "synthesis_report",
                 "params:evaluation",
             ],
             "evaluation_report",

@@ -101,6 +101,7 @@ def write_report(
     iteration_history: list[dict[str, Any]],
     confirmation: dict[str, Any],
     comparable_baselines: dict[str, Any],
+    synthesis_report: dict[str, Any],
     evaluation: EvaluationParameters,
 ) -> str:
     """The loop so far, in Markdown."""
@@ -126,7 +127,7 @@ def write_report(
     if confirmation:
         lines.append(_row("holdout", "", confirmation))
     lines += [_row(row["name"], "", row, bounds=False) for row in comparable_baselines["rows"]]
-    lines += ["", *_baseline_note(comparable_baselines)]
+    lines += ["", *_baseline_note(comparable_baselines), *_synthesis_note(synthesis_report)]
     if verdict["advisory"]:
         lines += [
             f"Advisory: fewer than {evaluation.min_prompts} prompts leave much to chance.",
@@ -152,6 +153,23 @@ def _baseline_note(comparable_baselines: dict[str, Any]) -> list[str]:
         f"judge {setup['judge']}, {setup['prompts']} test prompts.",
         "",
     ]
+
+
+def _synthesis_note(synthesis_report: dict[str, Any]) -> list[str]:
+    notes = []
+    if synthesis_report["asked"]:
+        dropped = _listed(synthesis_report["dropped"])
+        notes.append(
+            f"New pairs of this iteration: {synthesis_report['kept']} of "
+            f"{synthesis_report['asked']} asked for{f'; dropped: {dropped}' if dropped else ''}."
+        )
+    if left_out := _listed(synthesis_report["coverage_left_out"]):
+        notes.append(f"Coverage pairs that are neither shown nor trained on: {left_out}.")
+    return [line for note in notes for line in (note, "")]
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
 def _row(label: str, pairs: str, summary: dict[str, Any], *, bounds: bool = True) -> str:
