@@ -14,7 +14,7 @@ from kedro.io import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
-from llamaduo.hooks import InputError
+from llamaduo.errors import InputError
 from llamaduo.interruption import InterruptedLoop, SafePoint
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.training import TrainingError

@@ -15,6 +15,7 @@ from kedro.validation.exceptions import CheckFailure, DataValidationError
 from rich.console import Console
 from rich.table import Table
 
+from llamaduo.errors import InputError
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
 from llamaduo.parameters import IterationParameters, LoopParameters
@@ -25,10 +26,6 @@ NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
 
 logger = logging.getLogger(__name__)
-
-
-class InputError(Exception):
-    """Inputs of the run cannot be used; the message has a sentence for each."""
 
 
 class SlicePins:

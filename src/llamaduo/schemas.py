@@ -77,6 +77,42 @@ class CoveragePairs(Table):
         )
 
 
+class RawPairs(Table):
+    """The rows of the user's file as they came, readable or not."""
+
+    file: Series[str]
+    line: Series[int] = pa.Field(ge=1)
+    """Where the row begins, from 1; of Parquet files and datasets the number of the row."""
+    row: Series[object] = pa.Field(nullable=True)
+    """Values by column; None where the line cannot be read."""
+    problem: Series[str]
+    """Why it cannot be read, empty where it can."""
+
+
+class CheckedRows(Table):
+    """Every row of the user's file as a pair; a field that cannot be used is empty."""
+
+    file: Series[str]
+    line: Series[int]
+    id: Series[str]
+    category: Series[str]
+    system: Series[str]
+    prompt: Series[str]
+    response: Series[str]
+    licence: Series[str]
+    source: Series[str]
+    problems: Series[str]
+    """``field: reason; field: reason``, empty for a pair that can be used."""
+
+
+class SplitPairs(CoveragePairs):
+    """The user's pairs, each in one of the three splits."""
+
+    group: Series[int] = pa.Field(ge=1)
+    """Near-duplicates have the same."""
+    split: Series[str] = pa.Field(isin=["train", "test", "holdout"])
+
+
 class HoldoutPairs(Table):
     """The holdout pairs that the confirmation may read; empty before the target is met."""
 

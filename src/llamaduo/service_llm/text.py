@@ -60,6 +60,20 @@ def json_values(text: str) -> list[Any] | None:
     return values
 
 
+def parse_json(text: str) -> Any:
+    """The value of a text that is JSON from its beginning to its end.
+
+    Raises:
+        ValueError: It is no JSON, nested too deeply, or a key stands twice; the message says where.
+    """
+    try:
+        return DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON ({error.msg}, character {error.pos + 1})") from error
+    except RecursionError as error:
+        raise ValueError("no JSON that can be read (nested too deeply)") from error
+
+
 def is_text(value: Any) -> bool:
     """Whether a value is text that can be stored: half a surrogate pair cannot."""
     if not isinstance(value, str):
