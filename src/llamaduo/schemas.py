@@ -57,8 +57,8 @@ class CoveragePairs(Table):
     """
 
     id: Series[str] = pa.Field(unique=True)
-    prompt: Series[str] = pa.Field(str_matches=r"\S")
-    response: Series[str] = pa.Field(str_matches=r"\S")
+    prompt: Series[str] = pa.Field(str_matches=r"\s*\S")
+    response: Series[str] = pa.Field(str_matches=r"\s*\S")
 
     @pa.dataframe_check(name="has_rows")
     @classmethod

@@ -12,6 +12,7 @@ ROLES = (*SYSTEM, "user", "assistant")
 CUT_OFF = ("length", "content_filter")
 """Values of ``finish_reason`` with which a response is not whole."""
 STATUS = ("status_code", "response_status", "status")
+"""Their names for the HTTP status of a response."""
 FIRST_ERROR = 400
 """HTTP status."""
 
@@ -162,7 +163,7 @@ def _answer(response: Found) -> Found:
     if str(body.get("object", "")).endswith(".chunk"):
         raise BadRow(field, "streamed chunks are not supported; log the whole response")
     if body.get("error"):
-        raise BadRow(field, f"an error in place of an answer ({str(body['error'])[:200]})")
+        raise BadRow(field, f"an error in place of an answer ({repr(body['error'])[:200]})")
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadRow(field, "no choices in the response")

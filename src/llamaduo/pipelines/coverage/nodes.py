@@ -21,7 +21,8 @@ BETWEEN = "; "
 """Two problems of a row."""
 PAIR = ["system", "prompt", "response"]
 OPTIONAL = ["licence", "source"]
-FIELDS = ["id", "category", *PAIR, *OPTIONAL]
+UNLEARNABLE = "the base model cannot learn it with this fine_tuning.max_length"
+NOTHING = dict.fromkeys(["id", "category", *PAIR, *OPTIONAL], "")
 
 
 def check_rows(
@@ -41,9 +42,11 @@ def check_rows(
     columns = {name: None for row in raw_pairs["row"] for name in row or ()}
     _refuse_unknown_columns(list(columns), coverage)
     if extra := [name for name in columns if name not in known_names(coverage)]:
-        logger.info("left out, since no pair has them: columns %s", ", ".join(map(repr, extra)))
+        logger.info(
+            "columns that a pair does not have are left out: %s", ", ".join(map(repr, extra))
+        )
     read = [_read(raw["row"], raw["problem"], coverage) for raw in raw_pairs.to_dict("records")]
-    fields = pd.DataFrame([each for each, _ in read], columns=FIELDS).fillna("")
+    fields = pd.DataFrame([{**NOTHING, **each} for each, _ in read])
     numbered = pd.Series([f"row-{number}" for number in range(1, len(read) + 1)])
     fields = fields.assign(id=fields["id"].where(fields["id"] != "", numbered))
     rows = pd.concat([raw_pairs[["file", "line"]], fields], axis="columns")
@@ -75,7 +78,9 @@ def select_pairs(checked_rows: pd.DataFrame, coverage: CoverageParameters) -> pd
             is_bad.sum(),
             len(is_bad),
         )
-    logger.info("%d pairs, %d more are copies of them", len(pairs), (~is_bad).sum() - len(pairs))
+    logger.info(
+        "pairs: %d; exact copies of them, left out: %d", len(pairs), (~is_bad).sum() - len(pairs)
+    )
     kept = [name for name in OPTIONAL if (pairs[name] != "").any()]
     return pairs[["id", "category", *PAIR, *kept]]
 
@@ -109,7 +114,7 @@ def describe_bad_rows(checked_rows: pd.DataFrame) -> str:
                 else []
             ),
         ]
-    ) + ("\nMend them, or leave them out by --params=coverage.on_bad_rows=drop")
+    ) + ("\nMend them and run again, or leave them out by --params=coverage.on_bad_rows=drop")
 
 
 def take_train(split_pairs: pd.DataFrame) -> pd.DataFrame:
@@ -210,7 +215,7 @@ def _long_pairs(
     pairs = rows.iloc[whole][PAIR].itertuples(index=False, name=None)
     reasons = dict(zip(whole, refuse_long_pairs(base_model, pairs, max_length), strict=True))
     return [
-        [("pair", f"the model cannot learn it ({reasons[number]})")] if reasons.get(number) else []
+        [("pair", f"{UNLEARNABLE} ({reasons[number]})")] if reasons.get(number) else []
         for number in range(len(rows))
     ]
 

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from llamaduo.parameters import Column, CoverageParameters
 from llamaduo.pipelines.coverage.conversations import (
+    STATUS,
     BadRow,
     Found,
     read_answered_messages,
@@ -28,7 +29,7 @@ LAYOUTS = (
     "response of a log"
 )
 REQUIRED = ("prompt", "response")
-OF_ANY_LAYOUT: tuple[Column, ...] = ("id", "category", "licence", "source")
+OF_ANY_LAYOUT: tuple[Column, ...] = ("id", "category", "system", "licence", "source")
 UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
 """Unicode categories of white space and of what takes no space at all, such as U+200B."""
 
@@ -51,7 +52,7 @@ def read_row(
         return {}, [(bad.field, bad.reason)]
     for ours in OF_ANY_LAYOUT:
         if column := _column(ours, present, coverage):
-            found[ours] = column, present[column]
+            found.setdefault(ours, (column, present[column]))
     fields: dict[str, str] = {}
     problems: list[Problem] = []
     for name, (place, value) in found.items():
@@ -65,7 +66,7 @@ def read_row(
 def known_names(coverage: CoverageParameters) -> set[str]:
     """The columns that are read; all others are left out."""
     names = {name for ours in get_args(Column) for name in _names(ours, coverage)}
-    return names | {"input", "preferred_output"}
+    return names | {"input", "preferred_output", *STATUS}
 
 
 def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]:
@@ -78,9 +79,9 @@ def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]
     prompt, response = at("prompt"), at("response")
     messages, request = at("messages"), at("request")
     if coverage.columns.get("prompt") is None:
-        if request and response:
+        if request and (_is_object(request[1]) or not prompt):
             refuse_failed(row)
-            return read_log(request, response, coverage.turns)
+            return read_log(request, response or _missing("response", coverage), coverage.turns)
         if messages and response and _is_object(response[1]):
             refuse_failed(row)
             return read_answered_messages(messages, response, coverage.turns)
@@ -91,13 +92,11 @@ def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]
             return read_preference(("input", row.get("input")), output, coverage.turns)
     if not prompt and not response:
         columns = ", ".join(map(repr, row)) or "none"
-        raise BadRow("row", f"no layout that is known (columns: {columns}; expected {LAYOUTS})")
-    found = {
+        raise BadRow("row", f"no known layout (columns are {columns}, expected {LAYOUTS})")
+    return {
         "prompt": _with_input(prompt, row) if prompt else _missing("prompt", coverage),
         "response": response or _missing("response", coverage),
     }
-    system = at("system")
-    return {"system": system, **found} if system else found
 
 
 def _with_input(prompt: Found, row: dict[str, Any]) -> Found:

@@ -36,14 +36,14 @@ def assign_splits(
     groups = group_near_duplicates(list(coverage_pairs["prompt"]), coverage.max_similarity)
     split = share_out(groups, list(coverage_pairs["category"]), coverage.shares, coverage.seed)
     split_pairs = coverage_pairs.assign(group=groups, split=[split[group] for group in groups])
-    sizes = split_pairs["split"].value_counts().to_dict()
+    sizes = split_pairs["split"].value_counts()
     wanted = coverage.shares.of(len(split_pairs))
-    if any(sizes[name] < wanted[name] * (1 - FAR_OFF) - 1 for name in wanted):
+    logger.info("pairs: %s", ", ".join(f"{sizes[name]} {name}" for name in wanted))
+    if any(sizes[name] < count * (1 - FAR_OFF) - 1 for name, count in wanted.items()):
         logger.warning(
-            "the splits have %s pairs, wanted were %s: near-duplicates stay together, and the "
-            "largest group of them has %d pairs",
-            " / ".join(str(sizes[name]) for name in wanted),
-            " / ".join(f"{count:.0f}" for count in wanted.values()),
+            "wanted were %s: near-duplicates stay together, and the largest group of them has %d "
+            "pairs",
+            ", ".join(f"{count:.0f} {name}" for name, count in wanted.items()),
             max(Counter(groups).values()),
         )
     if sizes["test"] < evaluation.min_prompts:
