@@ -95,6 +95,7 @@ class CheckedRows(Table):
     file: Series[str]
     line: Series[int]
     id: Series[str]
+    """``row-<n>``, counted over all files, where the file has none."""
     category: Series[str]
     system: Series[str]
     prompt: Series[str]

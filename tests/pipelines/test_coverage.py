@@ -90,16 +90,18 @@ def test_a_problem_of_every_row_is_said_once_for_its_file():
         "10000 of 10000 rows cannot be used:\n  raw.jsonl: row: no known layout"
     )
     assert "in each of its 10000 rows" in message
+    assert message.endswith("\nMend them and run again")
     assert message.count("\n") == 2
 
 
 def test_a_long_list_of_bad_rows_ends_with_where_the_others_are():
-    rows = checked(*[{"prompt": f"p{n}", "response": ""} for n in range(60)], {"prompt": "p"})
+    bad = [{"prompt": f"p{n}", "response": ""} for n in range(61)]
+    rows = checked(*bad, {"prompt": "p", "response": "r"})
 
     lines = describe_bad_rows(rows).splitlines()
 
     assert len(lines) == 53
-    assert lines[0] == "61 of 61 rows cannot be used:"
+    assert lines[0] == "61 of 62 rows cannot be used:"
     assert lines[50] == "  raw.jsonl:50:response: empty, or white space alone"
     assert lines[51] == "  and 11 more; the catalog entry checked_rows has them all"
     assert "on_bad_rows=drop" in lines[52]

@@ -16,12 +16,11 @@ from llamaduo.pipelines.coverage.reading import Problem, known_names, read_row
 logger = logging.getLogger(__name__)
 
 MOST_LINES = 50
-"""Of bad rows, in a message."""
+"""Bad rows that a message names."""
 BETWEEN = "; "
 """Two problems of a row."""
 PAIR = ["system", "prompt", "response"]
 OPTIONAL = ["licence", "source"]
-UNLEARNABLE = "the base model cannot learn it with this fine_tuning.max_length"
 NOTHING = dict.fromkeys(["id", "category", *PAIR, *OPTIONAL], "")
 
 
@@ -103,18 +102,13 @@ def describe_bad_rows(checked_rows: pd.DataFrame) -> str:
             for file, line, problem in found
         )
     )
-    more = len(lines) - MOST_LINES
-    return "\n  ".join(
-        [
-            f"{len(bad)} of {len(checked_rows)} rows cannot be used:",
-            *lines[:MOST_LINES],
-            *(
-                [f"and {more} more; the catalog entry checked_rows has them all"]
-                if more > 0
-                else []
-            ),
-        ]
-    ) + ("\nMend them and run again, or leave them out by --params=coverage.on_bad_rows=drop")
+    if (more := len(lines) - MOST_LINES) > 0:
+        lines[MOST_LINES:] = [f"and {more} more; the catalog entry checked_rows has them all"]
+    head = f"{len(bad)} of {len(checked_rows)} rows cannot be used:"
+    advice = "\nMend them and run again"
+    if len(bad) < len(checked_rows):
+        advice += ", or leave them out by --params=coverage.on_bad_rows=drop"
+    return "\n  ".join([head, *lines]) + advice
 
 
 def take_train(split_pairs: pd.DataFrame) -> pd.DataFrame:
@@ -213,11 +207,13 @@ def _long_pairs(
     """What the model cannot learn, each training would leave out and only count."""
     whole = [number for number, found in enumerate(problems) if not found]
     pairs = rows.iloc[whole][PAIR].itertuples(index=False, name=None)
-    reasons = dict(zip(whole, refuse_long_pairs(base_model, pairs, max_length), strict=True))
-    return [
-        [("pair", f"{UNLEARNABLE} ({reasons[number]})")] if reasons.get(number) else []
-        for number in range(len(rows))
-    ]
+    refusals = refuse_long_pairs(base_model, pairs, max_length)
+    reasons = {
+        number: f"the base model cannot learn it with this fine_tuning.max_length ({refusal})"
+        for number, refusal in zip(whole, refusals, strict=True)
+        if refusal
+    }
+    return [[("pair", reasons[number])] if number in reasons else [] for number in range(len(rows))]
 
 
 def _as_text(problems: list[Problem]) -> str:
