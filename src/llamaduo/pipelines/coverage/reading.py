@@ -25,8 +25,8 @@ USUAL_NAMES = {
 }
 """Their names for our columns; the others are called as we call them."""
 LAYOUTS = (
-    "prompt and response, instruction and output, prompt and completion, messages, or request and "
-    "response of a log"
+    "prompt and response, instruction and output, prompt and completion, messages, request and "
+    "response of a log, or what coverage.columns names"
 )
 REQUIRED = ("prompt", "response")
 OF_ANY_LAYOUT: tuple[Column, ...] = ("id", "category", "system", "licence", "source")
