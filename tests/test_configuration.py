@@ -19,7 +19,15 @@ from tests.service_llm.conftest import request
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENTS = ("local", "test", "openai")
-GROUPS = ("loop", "iteration", "data_synthesis", "fine_tuning", "evaluation", "baselines")
+GROUPS = (
+    "loop",
+    "iteration",
+    "data_synthesis",
+    "fine_tuning",
+    "evaluation",
+    "baselines",
+    "coverage",
+)
 
 
 @pytest.fixture(params=ENVIRONMENTS)
@@ -78,8 +86,8 @@ def test_only_screening_and_the_confirmation_read_the_holdout(context):
 
 
 def test_what_a_table_holds_is_validated():
-    for file in ("catalog_inputs", "catalog_iterations", "catalog_baselines"):
-        text = (REPOSITORY / f"conf/base/{file}.yml").read_text(encoding="utf-8")
+    for file in ("inputs", "iterations", "baselines", "coverage"):
+        text = (REPOSITORY / f"conf/base/catalog_{file}.yml").read_text(encoding="utf-8")
         for name, entry in yaml.safe_load(text).items():
             if not name.startswith("_") and "JSONLines" in entry["type"]:
                 assert entry["validator"].startswith("llamaduo.schemas."), name

@@ -14,10 +14,10 @@ from kedro.io import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
+from llamaduo.errors import InputError
 from llamaduo.interruption import InterruptedLoop, SafePoint
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.training import TrainingError
-from llamaduo.schemas import InputError
 from llamaduo.service_llm.failures import ServiceLLMError
 from llamaduo.service_llm.journal import JournalError
 

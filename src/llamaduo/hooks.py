@@ -15,12 +15,12 @@ from kedro.validation.exceptions import CheckFailure, DataValidationError
 from rich.console import Console
 from rich.table import Table
 
+from llamaduo.errors import InputError
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.near_duplicates import plain
 from llamaduo.parameters import IterationParameters, LoopParameters
-from llamaduo.schemas import InputError
 from llamaduo.service_llm.budget import Account, Cost
 from llamaduo.service_llm.client import ServiceLLM
 

@@ -207,3 +207,40 @@ class BaselineParameters(Parameters):
     """Coverage-train pairs shown to the untouched base model in the few-shot row."""
     max_tokens: int = Field(512, ge=1)
     """The most tokens of a service LLM's own answer."""
+
+
+Column = Literal[
+    "id", "category", "system", "prompt", "response", "licence", "source", "messages", "request"
+]
+
+
+class Shares(Parameters):
+    """How the pairs are shared out; only the ratios count."""
+
+    train: PositiveFloat = 0.5
+    test: PositiveFloat = 0.25
+    holdout: PositiveFloat = 0.25
+
+    def of(self, count: int) -> dict[str, float]:
+        """What each split gets of a number of pairs."""
+        weights = self.model_dump()
+        return {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
+
+
+class CoverageParameters(Parameters):
+    """``params:coverage``."""
+
+    columns: dict[Column, str | None] = {}
+    """Our name of a column: theirs; null leaves a column out. What is not named here is found by
+    its usual names (``pipelines/coverage/reading.py``). ``request`` and ``response`` of a log are
+    those of the API, as objects or as JSON text; ``messages`` is a conversation."""
+    on_bad_rows: Literal["fail", "drop"] = "fail"
+    """What happens where rows cannot be used: nothing is written, or they are left out."""
+    turns: Literal["refuse", "last"] = "refuse"
+    """A conversation of several turns cannot be used, or its last prompt and answer are taken, with
+    the system message."""
+    shares: Shares = Shares()
+    max_similarity: float = Field(0.7, gt=0, le=1)
+    """ROUGE-L F1 from which two prompts are near-duplicates, which stay in one split."""
+    seed: int = 1
+    """Of the split."""

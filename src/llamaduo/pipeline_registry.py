@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline
 
-from llamaduo.pipelines import baselines, data_synthesis, evaluation, fine_tuning
+from llamaduo.pipelines import baselines, coverage, data_synthesis, evaluation, fine_tuning
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -14,6 +14,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     }
     return {
         **loop,
+        "coverage": coverage.create_pipeline(),
         "baselines": baselines.create_pipeline(),
         "__default__": sum(loop.values(), Pipeline([])),
     }

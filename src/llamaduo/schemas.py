@@ -10,10 +10,6 @@ import pandera.pandas as pa
 from pandera.typing import Series
 
 
-class InputError(Exception):
-    """Inputs of the run cannot be used; the message has a sentence for each."""
-
-
 class Table(pa.DataFrameModel):
     """The base of all tables: types are coerced, extra columns are kept."""
 
@@ -61,8 +57,8 @@ class CoveragePairs(Table):
     """
 
     id: Series[str] = pa.Field(unique=True)
-    prompt: Series[str] = pa.Field(str_matches=r"\S")
-    response: Series[str] = pa.Field(str_matches=r"\S")
+    prompt: Series[str] = pa.Field(str_matches=r"\s*\S")
+    response: Series[str] = pa.Field(str_matches=r"\s*\S")
 
     @pa.dataframe_check(name="has_rows")
     @classmethod
@@ -80,6 +76,43 @@ class CoveragePairs(Table):
                 for name in ("category", "system", "licence", "source")
             }
         )
+
+
+class RawPairs(Table):
+    """The rows of the user's file as they came, readable or not."""
+
+    file: Series[str]
+    line: Series[int] = pa.Field(ge=1)
+    """Where the row begins, from 1; of Parquet files and datasets the number of the row."""
+    row: Series[object] = pa.Field(nullable=True)
+    """Values by column; None where the line cannot be read."""
+    problem: Series[str]
+    """Why it cannot be read, empty where it can."""
+
+
+class CheckedRows(Table):
+    """Every row of the user's file as a pair; a field that cannot be used is empty."""
+
+    file: Series[str]
+    line: Series[int]
+    id: Series[str]
+    """``row-<n>``, counted over all files, where the file has none."""
+    category: Series[str]
+    system: Series[str]
+    prompt: Series[str]
+    response: Series[str]
+    licence: Series[str]
+    source: Series[str]
+    problems: Series[str]
+    """``field: reason; field: reason``, empty for a pair that can be used."""
+
+
+class SplitPairs(CoveragePairs):
+    """The user's pairs, each in one of the three splits."""
+
+    group: Series[int] = pa.Field(ge=1)
+    """Near-duplicates have the same."""
+    split: Series[str] = pa.Field(isin=["train", "test", "holdout"])
 
 
 class Pairs(Table):

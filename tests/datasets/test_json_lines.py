@@ -66,3 +66,13 @@ def test_the_preview_shows_the_first_rows(tmp_path):
     file.save(pd.DataFrame({"a": list(range(9))}))
 
     assert file.preview(nrows=2)["data"] == [[0], [1]]
+
+
+def test_a_write_that_fails_leaves_the_file_of_before(tmp_path):
+    file = dataset(tmp_path / "t.jsonl")
+    file.save(pd.DataFrame({"a": ["x", "y"]}))
+
+    with pytest.raises(DatasetError, match="Out of range float"):
+        file.save(pd.DataFrame({"a": ["z", [float("inf")]]}))
+
+    assert list(file.load()["a"]) == ["x", "y"]

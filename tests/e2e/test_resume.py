@@ -38,7 +38,7 @@ FAST = {"save:training_set@2", "commit:adapter@2"}
 
 @contextmanager
 def served_by(server, project):
-    endpoint = {"base_url": server.base_url, "model": "fake"}
+    endpoint = {"base_url": server.base_url, "model": "stand-in-triage"}
     project.configure("catalog.yml", {"service_llm": endpoint, "judge": endpoint})
     yield
 

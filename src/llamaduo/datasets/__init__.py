@@ -5,6 +5,7 @@ from llamaduo.datasets.base_model import BaseModelDataset
 from llamaduo.datasets.json_lines import JSONLinesDataset
 from llamaduo.datasets.previous import PreviousDataset
 from llamaduo.datasets.prompt import PromptDataset, PromptFolderDataset
+from llamaduo.datasets.raw_pairs import RawPairsDataset
 from llamaduo.datasets.service_llm import ServiceLLMDataset
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "PreviousDataset",
     "PromptDataset",
     "PromptFolderDataset",
+    "RawPairsDataset",
     "ServiceLLMDataset",
 ]

@@ -1,6 +1,8 @@
 """Tables as JSON Lines."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -40,13 +42,21 @@ class JSONLinesDataset(JSONDataset):
         return pd.DataFrame(rows)
 
     def save(self, data: pd.DataFrame) -> None:
-        """Write the rows; a missing value becomes ``null``."""
+        """Write the rows; a missing value becomes ``null``.
+
+        A local file appears under its name when all of it is on the disk, so that whatever ends
+        the writing leaves the file of before.
+        """
         path = get_filepath_str(self._get_save_path(), self._protocol)
+        is_local = self._protocol == "file"
+        written = str(Path(path).with_name(f".{Path(path).name}.partial")) if is_local else path
         plain = data.astype(object).where(data.notna(), None)
-        with self._fs.open(path, "wb") as file:
+        with self._fs.open(written, "wb") as file:
             for row in plain.to_dict("records"):
                 line = json.dumps(row, ensure_ascii=False, allow_nan=False)
                 file.write(line.encode("utf-8") + b"\n")
+        if is_local:
+            os.replace(written, path)
         self._invalidate_cache()
 
 

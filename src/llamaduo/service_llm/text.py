@@ -72,6 +72,20 @@ def read_score(value: Any) -> float | None:
     return float(value) if 0 <= value <= HIGHEST_SCORE else None
 
 
+def parse_json(text: str) -> Any:
+    """The value of a text that is JSON from its beginning to its end.
+
+    Raises:
+        ValueError: It is no JSON, nested too deeply, or a key stands twice; the message says where.
+    """
+    try:
+        return DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON ({error.msg}, character {error.pos + 1})") from error
+    except RecursionError as error:
+        raise ValueError("no JSON that can be read (nested too deeply)") from error
+
+
 def is_text(value: Any) -> bool:
     """Whether a value is text that can be stored: half a surrogate pair cannot."""
     if not isinstance(value, str):

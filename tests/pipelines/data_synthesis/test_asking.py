@@ -3,10 +3,11 @@ import json
 import pandas as pd
 import pytest
 
+from llamaduo.errors import InputError
 from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.asking import ask_service_llm, choose_seeds, mix
 from llamaduo.pipelines.data_synthesis.reading import parse_pairs
-from llamaduo.schemas import InputError, ReadyPairs, Seeds, SynthesisReplies
+from llamaduo.schemas import ReadyPairs, Seeds, SynthesisReplies
 from tests.fakes.openai_server import FakeOpenAI, completion
 from tests.pipelines.data_synthesis.tables import NO_READY_PAIRS, coverage, parameters, so_far
 from tests.service_llm.conftest import service_at

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from llamaduo.errors import InputError
 from llamaduo.parameters import TaskCheck
 from llamaduo.pipelines.data_synthesis.languages import language_of
 from llamaduo.pipelines.data_synthesis.screening import (
@@ -11,7 +12,7 @@ from llamaduo.pipelines.data_synthesis.screening import (
     screen_coverage,
     screen_pairs,
 )
-from llamaduo.schemas import InputError, ScreenedCoverage, ScreenedPairs
+from llamaduo.schemas import ScreenedCoverage, ScreenedPairs
 from tests.pipelines.data_synthesis.tables import FINE_TUNING, coverage, parameters, parsed
 
 EMPTY = pd.DataFrame({"prompt": pd.Series([], dtype=str)})

@@ -3,9 +3,10 @@ import logging
 import pandas as pd
 import pytest
 
+from llamaduo.errors import InputError
 from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
-from llamaduo.schemas import InputError, PairJudgeReplies, SelectedPairs, TrainingSet
+from llamaduo.schemas import PairJudgeReplies, SelectedPairs, TrainingSet
 from tests.pipelines.data_synthesis.tables import coverage, parameters, parsed, so_far
 
 TEST = pd.DataFrame({"prompt": ["What is the capital of France?"]})

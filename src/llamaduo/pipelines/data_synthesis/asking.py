@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from llamaduo.errors import InputError
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST, read_pairs
-from llamaduo.schemas import InputError, Seeds, SynthesisReplies
+from llamaduo.schemas import Seeds, SynthesisReplies
 from llamaduo.service_llm.answers import Reply, reply_columns
 from llamaduo.service_llm.budget import expected_tokens
 from llamaduo.service_llm.client import Request, ServiceLLM

@@ -12,12 +12,12 @@ from jsonschema.validators import validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from llamaduo.errors import InputError
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
 from llamaduo.near_duplicates import NearDuplicates, Tokenizer, Tokens, similarity
 from llamaduo.parameters import FineTuningParameters, SynthesisParameters, TaskCheck
 from llamaduo.pipelines.data_synthesis.languages import language_of, languages_of
-from llamaduo.schemas import InputError
 
 logger = logging.getLogger(__name__)
 

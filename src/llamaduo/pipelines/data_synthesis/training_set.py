@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from llamaduo.errors import InputError
 from llamaduo.near_duplicates import plain
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST
-from llamaduo.schemas import InputError, TrainingSet
+from llamaduo.schemas import TrainingSet
 from llamaduo.service_llm.failures import Failure
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,159 @@
+"""From one row of the user's file to the fields of a pair, or to what is wrong with it."""
+
+import unicodedata
+from math import isnan
+from typing import Any, get_args
+
+from llamaduo.parameters import Column, CoverageParameters
+from llamaduo.pipelines.coverage.conversations import (
+    STATUS,
+    BadRow,
+    Found,
+    read_answered_messages,
+    read_log,
+    read_messages,
+    read_preference,
+    refuse_failed,
+)
+from llamaduo.service_llm.text import is_text
+
+USUAL_NAMES = {
+    "prompt": ["prompt", "instruction"],
+    "response": ["response", "output", "completion", "response_body"],
+    "request": ["request", "request_body"],
+    "licence": ["licence", "license"],
+}
+"""Their names for our columns; the others are called as we call them."""
+LAYOUTS = (
+    "prompt and response, instruction and output, prompt and completion, messages, request and "
+    "response of a log, or what coverage.columns names"
+)
+REQUIRED = ("prompt", "response")
+OF_ANY_LAYOUT: tuple[Column, ...] = ("id", "category", "system", "licence", "source")
+UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
+"""Unicode categories of white space and of what takes no space at all, such as U+200B."""
+
+Problem = tuple[str, str]
+"""Field and reason; what differs from row to row stands in brackets at the reason's end."""
+
+
+def read_row(
+    row: dict[str, Any], coverage: CoverageParameters
+) -> tuple[dict[str, str], list[Problem]]:
+    """Read one row.
+
+    Returns:
+        The fields that can be used, empty where there is nothing but white space; all problems.
+    """
+    present = {name: value for name, value in row.items() if not _is_null(value)}
+    try:
+        found = _pair(present, coverage)
+    except BadRow as bad:
+        return {}, [(bad.field, bad.reason)]
+    for ours in OF_ANY_LAYOUT:
+        if column := _column(ours, present, coverage):
+            found.setdefault(ours, (column, present[column]))
+    fields: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name, (place, value) in found.items():
+        if problem := _problem(value, required=name in REQUIRED):
+            problems.append((place, problem))
+        else:
+            fields[name] = "" if value is None or _is_blank(str(value)) else str(value)
+    return fields, problems
+
+
+def known_names(coverage: CoverageParameters) -> set[str]:
+    """The columns that are read; all others are left out."""
+    names = {name for ours in get_args(Column) for name in _names(ours, coverage)}
+    return names | {"input", "preferred_output", *STATUS}
+
+
+def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]:
+    """Prompt, response and perhaps system message, unchecked, by the layout of the row."""
+
+    def at(name: Column) -> Found | None:
+        column = _column(name, row, coverage)
+        return (column, row[column]) if column else None
+
+    prompt, response = at("prompt"), at("response")
+    messages, request = at("messages"), at("request")
+    if coverage.columns.get("prompt") is None:
+        if request and (_is_object(request[1]) or not prompt):
+            refuse_failed(row)
+            return read_log(request, response or _missing("response", coverage), coverage.turns)
+        if messages and response and _is_object(response[1]):
+            refuse_failed(row)
+            return read_answered_messages(messages, response, coverage.turns)
+        if messages:
+            return read_messages(messages, coverage.turns)
+        if "preferred_output" in row:
+            output = "preferred_output", row["preferred_output"]
+            return read_preference(("input", row.get("input")), output, coverage.turns)
+    if not prompt and not response:
+        columns = ", ".join(map(repr, row)) or "none"
+        raise BadRow("row", f"no known layout (columns are {columns}, expected {LAYOUTS})")
+    return {
+        "prompt": _with_input(prompt, row) if prompt else _missing("prompt", coverage),
+        "response": response or _missing("response", coverage),
+    }
+
+
+def _with_input(prompt: Found, row: dict[str, Any]) -> Found:
+    """Alpaca's instruction and its input are one prompt."""
+    column, text = prompt
+    more = row.get("input", "")
+    if column != "instruction" or (isinstance(more, str) and _is_blank(more)):
+        return prompt
+    if not isinstance(more, str):
+        raise BadRow("input", _no_text(more))
+    return column, f"{text}\n\n{more}" if isinstance(text, str) else text
+
+
+def _missing(name: Column, coverage: CoverageParameters) -> Found:
+    return coverage.columns.get(name) or name, None
+
+
+def _column(name: Column, row: dict[str, Any], coverage: CoverageParameters) -> str | None:
+    return next((each for each in _names(name, coverage) if each in row), None)
+
+
+def _names(name: Column, coverage: CoverageParameters) -> list[str]:
+    if name not in coverage.columns:
+        return USUAL_NAMES.get(name, [name])
+    theirs = coverage.columns[name]
+    return [] if theirs is None else [theirs]
+
+
+def _problem(value: Any, required: bool) -> str:
+    """Why a value cannot be a field of a pair."""
+    if value is None:
+        return "missing or null" if required else ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return ""
+    if not isinstance(value, str):
+        return _no_text(value)
+    if "\0" in value:
+        return "a NUL character in it"
+    if not is_text(value):
+        return "bytes in it that are not UTF-8, or half of a surrogate pair"
+    return "empty, or white space alone" if required and _is_blank(value) else ""
+
+
+def _no_text(value: Any) -> str:
+    return f"no text ({type(value).__name__} {repr(value)[:40]})"
+
+
+def _is_blank(text: str) -> bool:
+    return all(unicodedata.category(character) in UNSEEN for character in text)
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and isnan(value))
+
+
+def _is_object(value: Any) -> bool:
+    """A logged response, unlike the text of one; also chunks of a stream, to be refused by name."""
+    if isinstance(value, str):
+        return value.startswith(("{", "data:"))
+    return isinstance(value, (dict, list))
