@@ -2,7 +2,7 @@
 
 ROUGE-L F1 is 2·LCS / (|a| + |b|), which is the normalised Indel similarity of the token lists
 (Lin 2004; rapidfuzz). MinHash LSH over the sets of single tokens names the candidates (Broder 1997;
-rensa); sets of two tokens in a row would miss one pair in seven.
+rensa); sets of two tokens in a row would miss one pair in four.
 """
 
 from collections.abc import Iterable, Sequence

@@ -67,7 +67,7 @@ def test_a_long_list_of_bad_rows_ends_with_where_the_others_are():
 def test_a_repeated_id_is_named_with_the_first_row_that_has_it():
     row = {"key": "x", "prompt": "p", "response": "r"}
 
-    rows = checked({**row, "key": "y"}, row, row, columns={"id": "key"})
+    rows = checked({**row, "key": "y"}, row, {**row, "prompt": "q"}, columns={"id": "key"})
 
     assert list(rows["problems"]) == ["", "", "key: an id that stands twice (first in raw.jsonl:2)"]
 
@@ -121,18 +121,16 @@ def test_bad_rows_stop_the_run_unless_they_are_to_be_dropped(caplog):
     ]
 
 
-def test_licence_and_source_are_kept_where_the_file_has_them():
+def test_licence_and_source_are_kept():
     bare = {"prompt": "p", "response": "r"}
 
-    with_both = select_pairs(
+    pairs = select_pairs(
         checked({**bare, "license": "MIT", "source": "x"}, {**bare, "prompt": "q"}),
         CoverageParameters(),
     )
-    with_none = select_pairs(checked(bare), CoverageParameters())
 
-    assert list(with_both["licence"]) == ["MIT", ""]
-    assert list(with_both["source"]) == ["x", ""]
-    assert list(with_none.columns) == ["id", "category", "system", "prompt", "response"]
+    assert list(pairs["licence"]) == ["MIT", ""]
+    assert list(pairs["source"]) == ["x", ""]
 
 
 def test_the_report_counts_what_came_and_what_became_of_it():

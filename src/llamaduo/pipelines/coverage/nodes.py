@@ -20,8 +20,7 @@ MOST_LINES = 50
 BETWEEN = "; "
 """Two problems of a row."""
 PAIR = ["system", "prompt", "response"]
-OPTIONAL = ["licence", "source"]
-NOTHING = dict.fromkeys(["id", "category", *PAIR, *OPTIONAL], "")
+NOTHING = dict.fromkeys(["id", "category", *PAIR, "licence", "source"], "")
 
 
 def check_rows(
@@ -61,7 +60,7 @@ def select_pairs(checked_rows: pd.DataFrame, coverage: CoverageParameters) -> pd
     """Take the rows that can be used; a pair that stands there several times is taken once.
 
     Returns:
-        ``CoveragePairs``, with licence and source where the file has them.
+        ``CoveragePairs``.
 
     Raises:
         InputError: There are bad rows and they are not to be dropped, or there are no others; the
@@ -80,8 +79,7 @@ def select_pairs(checked_rows: pd.DataFrame, coverage: CoverageParameters) -> pd
     logger.info(
         "pairs: %d; exact copies of them, left out: %d", len(pairs), (~is_bad).sum() - len(pairs)
     )
-    kept = [name for name in OPTIONAL if (pairs[name] != "").any()]
-    return pairs[["id", "category", *PAIR, *kept]]
+    return pairs[list(NOTHING)]
 
 
 def describe_bad_rows(checked_rows: pd.DataFrame) -> str:
@@ -192,12 +190,14 @@ def _refuse_unknown_columns(found: list[str], coverage: CoverageParameters) -> N
 
 
 def _repeated_ids(rows: pd.DataFrame, field: str) -> list[list[Problem]]:
-    first: dict[str, str] = {}
+    """An id may come again with the same pair: some proxies log a request twice."""
+    first: dict[str, tuple[str, tuple[str, ...]]] = {}
     problems: list[list[Problem]] = []
-    for file, line, id_ in rows[["file", "line", "id"]].itertuples(index=False, name=None):
-        reason = f"an id that stands twice (first in {first.get(id_)})"
-        problems.append([(field, reason)] if id_ in first else [])
-        first.setdefault(id_, f"{file}:{line}")
+    columns = ["file", "line", "id", *PAIR]
+    for file, line, id_, *pair in rows[columns].itertuples(index=False, name=None):
+        place, known = first.setdefault(id_, (f"{file}:{line}", tuple(pair)))
+        reason = f"an id that stands twice (first in {place})"
+        problems.append([(field, reason)] if known != tuple(pair) else [])
     return problems
 
 
