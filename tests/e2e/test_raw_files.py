@@ -32,7 +32,10 @@ def test_a_csv_file_becomes_the_coverage_set_that_the_loop_reads(project):
     rows = write_csv(project)
 
     output = project.kedro("run", "--env=test", "--pipelines=coverage")
-    project.kedro("run", "--env=test", "--pipelines=data_synthesis")
+    with FakeOpenAI() as server:
+        endpoint = {"base_url": server.base_url, "model": "another-model"}
+        project.configure("catalog.yml", {"service_llm": endpoint, "judge": endpoint})
+        project.kedro("run", "--env=test", "--pipelines=data_synthesis")
 
     splits = {split: rows_of(project, split) for split in ("train", "test", "holdout")}
     assert {name: len(split) for name, split in splits.items()} == {

@@ -14,6 +14,7 @@ def score(body):
     return completion('{"similarity": 50, "precision": 50}')
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not REAL.exists(), reason="the real pairs are not at hand")
 def test_real_pairs_go_through_coverage_and_a_loop_on_the_rest_of_them(project):
     lines = REAL.read_text(encoding="utf-8").strip().split("\n")
@@ -24,7 +25,9 @@ def test_real_pairs_go_through_coverage_and_a_loop_on_the_rest_of_them(project):
             prompt, response = (message["content"] for message in json.loads(line)["messages"])
             ready.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
 
-    said = project.kedro("run", "--env=test", "--pipelines=coverage")
+    said = project.kedro(
+        "run", "--env=test", "--pipelines=coverage", "--params=coverage.on_bad_rows=drop"
+    )
     with FakeOpenAI(answer=score) as server:
         judge = {"base_url": server.base_url, "model": "fake-judge"}
         project.configure("catalog.yml", {"judge": judge})
