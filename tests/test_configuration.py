@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,24 @@ def test_every_dataset_of_every_pipeline_has_an_entry_that_can_be_made(context):
         dataset = context.catalog.get(name)
         assert dataset is not None, name
         assert not isinstance(dataset, MemoryDataset), name
+
+
+def test_the_layers_of_every_pipeline_have_an_order(context):
+    """Kedro-Viz shows none of them where two are each above the other."""
+    for pipeline in pipelines.values():
+        layers = TopologicalSorter()
+        for node in pipeline.nodes:
+            above, below = (
+                {
+                    context.catalog[name].metadata["kedro-viz"]["layer"]
+                    for name in names
+                    if not name.startswith("params:")
+                }
+                for names in (node.inputs, node.outputs)
+            )
+            for layer in below:
+                layers.add(layer, *above - {layer})
+        layers.prepare()
 
 
 def test_no_entry_is_left_over(context):
