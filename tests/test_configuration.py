@@ -47,20 +47,22 @@ def test_every_dataset_of_every_pipeline_has_an_entry_that_can_be_made(context):
     used = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
     entries = {name for name in used if not name.startswith("params:")}
 
+    catalog = context.catalog  # made anew at each access
     for name in entries:
-        dataset = context.catalog.get(name)
+        dataset = catalog.get(name)
         assert dataset is not None, name
         assert not isinstance(dataset, MemoryDataset), name
 
 
 def test_the_layers_of_every_pipeline_have_an_order(context):
     """Kedro-Viz shows none of them where two are each above the other."""
+    catalog = context.catalog
     for pipeline in pipelines.values():
         layers = TopologicalSorter()
         for node in pipeline.nodes:
             above, below = (
                 {
-                    context.catalog[name].metadata["kedro-viz"]["layer"]
+                    catalog[name].metadata["kedro-viz"]["layer"]
                     for name in names
                     if not name.startswith("params:")
                 }
