@@ -1,10 +1,11 @@
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from rapidfuzz.distance import LCSseq
 
-from llamaduo.near_duplicates import NearDuplicates, Tokenizer, similarity
+from llamaduo.near_duplicates import NearDuplicates, Reserved, Tokenizer, similarity
 
 
 def test_the_similarity_is_rouge_l():
@@ -20,8 +21,78 @@ def test_the_similarity_is_rouge_l():
 
 def test_all_near_duplicates_of_a_text_are_found_in_the_order_of_adding():
     texts = ["one two three four", "five six seven eight", "one two three", "two three four"]
-    tokenizer = Tokenizer([])
+    tokenizer = Tokenizer()
     known = NearDuplicates(0.7, map(tokenizer.tokens, texts))
 
     assert known.of(tokenizer.tokens("one, two, three, four!")) == [0, 2, 3]
     assert known.of(tokenizer.tokens("nine ten")) == []
+
+
+INSTRUCTION = "Please sort the following support ticket into exactly one of the eight categories"
+TICKETS = [f"ticket{n} about{n} thing{n} number{n}" for n in range(24)]
+
+
+def own_words(text, *samples):
+    return len(Tokenizer(*samples).tokens(text))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        f"{INSTRUCTION}: {{}}",
+        f"{{}} {INSTRUCTION}.",
+        f"Ticket 17. {INSTRUCTION}: {{}} Answer with one single JSON object.",
+    ],
+    ids=["before", "after", "around"],
+)
+def test_what_most_prompts_share_is_no_part_of_them(template):
+    prompts = [template.format(ticket) for ticket in TICKETS]
+
+    assert own_words(prompts[0], [*prompts, "An odd prompt among them."]) <= 6
+
+
+def test_a_reworded_word_hides_nothing_but_itself():
+    prompts = [f"{INSTRUCTION}: {ticket}" for ticket in TICKETS]
+
+    assert own_words(prompts[0].replace("support", "help"), prompts) == 5
+
+
+def test_each_category_may_have_an_instruction_of_its_own():
+    instructions = {"a": INSTRUCTION, "b": "Write one line that sums this long report up", "c": ""}
+    rows = [(name, f"{text}: {t}") for name, text in instructions.items() for t in TICKETS]
+    pairs = pd.DataFrame(rows, columns=["category", "prompt"])
+
+    tokenizer = Tokenizer.of_task(pairs)
+
+    assert {len(tokenizer.tokens(text)) for text in pairs["prompt"]} == {4}
+
+
+def test_a_few_prompts_that_are_alike_are_near_duplicates_and_share_no_instruction():
+    alike = [f"one two three four five six {end}" for end in ("seven", "eight")]
+
+    assert own_words(alike[0], alike) == 7
+
+
+def test_a_prompt_that_is_nothing_but_the_instruction_keeps_its_words():
+    prompts = [f"{INSTRUCTION}: {ticket}" for ticket in TICKETS]
+
+    assert own_words(INSTRUCTION, prompts) == len(INSTRUCTION.split())
+
+
+RESERVED = "Where is the parcel that I ordered two weeks ago?"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_copy"),
+    [
+        ("where is the parcel that I ordered two weeks ago", True),
+        (f"{' '.join(TICKETS[:9])} {RESERVED} {' '.join(TICKETS[9:])}", True),
+        ("where is the cable that I ordered for my old lamp and who can repair the door", False),
+    ],
+    ids=["near-duplicate", "quoted", "neither"],
+)
+def test_a_reserved_text_is_found_by_itself_and_inside_another(text, is_copy):
+    tokenizer = Tokenizer()
+    reserved = Reserved(0.7, [tokenizer.tokens(RESERVED)])
+
+    assert reserved.has_copy(tokenizer.tokens(text)) == is_copy

@@ -19,13 +19,15 @@ from llamaduo.errors import InputError
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
 from llamaduo.local_llm.chat import to_messages
-from llamaduo.near_duplicates import plain
+from llamaduo.near_duplicates import Reserved, Tokenizer, plain
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account, Cost
 from llamaduo.service_llm.client import ServiceLLM
 
 NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
+NEAR = 0.7
+"""ROUGE-L F1."""
 
 logger = logging.getLogger(__name__)
 
@@ -150,11 +152,19 @@ def _unusable_service_llms(
 
 
 def _first_prompt(loaded: dict[str, Any]) -> list[dict[str, str]] | None:
-    """Of the pairs that a service LLM is shown anyway."""
-    if "coverage_train" not in loaded:
+    """Of the pairs that a service LLM is shown anyway; of no copy of a reserved one."""
+    names = ["coverage_train", "coverage_test", "coverage_holdout"]
+    if not loaded.keys() >= set(names):
         return None
-    first = loaded["coverage_train"].iloc[0]
-    return to_messages(first["system"], first["prompt"])
+    train, *reserved = splits = [loaded[name] for name in names]
+    tokenizer = Tokenizer.of_task(pd.concat(splits))
+    kept_apart = Reserved(
+        NEAR, [tokenizer.tokens(text) for split in reserved for text in split["prompt"]]
+    )
+    for row in train.to_dict("records"):
+        if not kept_apart.has_copy(tokenizer.tokens(row["prompt"])):
+            return to_messages(row["system"], row["prompt"])
+    return None
 
 
 def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:

@@ -5,9 +5,11 @@ ROUGE-L F1 is 2·LCS / (|a| + |b|), which is the normalised Indel similarity of 
 rensa); sets of two tokens in a row would miss one pair in four.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
+import pandas as pd
 import regex
 from rapidfuzz.distance import Indel
 from rensa import RMinHash, RMinHashLSH
@@ -23,31 +25,54 @@ BANDS = 32
 thirds with 99.9 %."""
 SEED = 1
 
+SHARED_RUN = 4
+"""Words; the shortest piece of an instruction."""
+FEWEST = 10
+"""Prompts; fewer of them that begin alike may be near-duplicates as well."""
+QUOTED_RUN = 6
+"""Tokens."""
+QUOTED_SHARE = 0.8
+
+T = TypeVar("T")
 Tokens = list[int]
 """One text as the ids of its words."""
 
 
 class Tokenizer:
-    """Turns texts into token ids, without the words with which all texts of a task begin.
+    """Turns texts into token ids, without the instructions that the prompts of a task share.
 
-    A task's prompts share their instruction; left in, it would make near-duplicates of all of them.
+    Left in, a long instruction would make near-duplicates of all prompts. A run of words counts as
+    part of one if more than half of a sample has it, so that neither an odd prompt among many nor a
+    reworded word hides the rest.
 
     Args:
-        sample: Prompts of the task; with fewer than two nothing counts as shared.
+        samples: Prompts that may share an instruction: those of the task, those of a category.
     """
 
-    def __init__(self, sample: Sequence[str]) -> None:
+    def __init__(self, *samples: Sequence[str]) -> None:
         self._ids: dict[str, int] = {}
-        lists = [_words(text) for text in sample]
-        columns = zip(*lists, strict=False) if len(lists) > 1 else ()
-        self._shared = [column[0] for column in takewhile(lambda c: len(set(c)) == 1, columns)]
+        self._shared: set[tuple[str, ...]] = set()
+        for sample in samples:
+            texts = {tuple(_words(text)) for text in sample}
+            having = Counter(run for text in texts for run in set(_runs(text, SHARED_RUN)))
+            least = max(len(texts) // 2 + 1, FEWEST)
+            self._shared |= {run for run, count in having.items() if count >= least}
+
+    @classmethod
+    def of_task(cls, pairs: pd.DataFrame) -> "Tokenizer":
+        """For pairs with the columns ``prompt`` and ``category``."""
+        by_category = pairs.groupby("category")["prompt"]
+        return cls(list(pairs["prompt"]), *(list(prompts) for _, prompts in by_category))
 
     def tokens(self, text: str) -> Tokens:
         """The token ids of one text; equal ones mean equal words only within one tokenizer."""
         words = _words(text)
-        if words[: len(self._shared)] == self._shared:
-            words = words[len(self._shared) :]
-        return [self._ids.setdefault(word, len(self._ids)) for word in words]
+        shared: set[int] = set()
+        for place, run in enumerate(_runs(words, SHARED_RUN)):
+            if run in self._shared:
+                shared.update(range(place, place + SHARED_RUN))
+        own = [word for place, word in enumerate(words) if place not in shared]
+        return [self._ids.setdefault(word, len(self._ids)) for word in own or words]
 
 
 class NearDuplicates:
@@ -85,6 +110,37 @@ class NearDuplicates:
         return Indel.normalized_similarity(one, other, score_cutoff=cutoff) >= cutoff
 
 
+class Reserved:
+    """Prompts of which no copy may be trained on, and a search for copies.
+
+    A copy is a near-duplicate, or a text that quotes a reserved one, whatever stands around it:
+    four in five of the reserved tokens lie in runs of 6 that both texts have. (Tülu 3 is
+    decontaminated so, by half of the tokens in runs of 8; Lambert et al. 2024. That would take two
+    tasks with the same instruction for copies, and miss short prompts.)
+    """
+
+    def __init__(self, min_similarity: float, texts: Iterable[Tokens]) -> None:
+        self._texts = list(texts)
+        self._near = NearDuplicates(min_similarity, self._texts)
+        self._places: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for number, text in enumerate(self._texts):
+            for place, run in enumerate(_runs(text, QUOTED_RUN)):
+                self._places.setdefault(run, []).append((number, place))
+
+    def has_copy(self, text: Tokens) -> bool:
+        """Whether a text is a copy of a reserved one."""
+        return self._near.has(text) or self._is_quoted_in(text)
+
+    def _is_quoted_in(self, text: Tokens) -> bool:
+        quoted: dict[int, set[int]] = {}
+        for run in _runs(text, QUOTED_RUN):
+            for number, place in self._places.get(run, ()):
+                quoted.setdefault(number, set()).update(range(place, place + QUOTED_RUN))
+        return any(
+            len(places) >= QUOTED_SHARE * len(self._texts[n]) for n, places in quoted.items()
+        )
+
+
 def similarity(one: Tokens, other: Tokens) -> float:
     """ROUGE-L F1 of two texts, 0–1; two texts without a word are equal."""
     return Indel.normalized_similarity(one, other)
@@ -100,6 +156,11 @@ def _words(text: str) -> list[str]:
     folded = text.casefold()
     words: list[str] = WORD.findall(folded) or NO_SPACE.findall(folded)
     return words
+
+
+def _runs(items: Sequence[T], length: int) -> Iterator[tuple[T, ...]]:
+    """All runs of so many items."""
+    return zip(*(items[start:] for start in range(length)), strict=False)
 
 
 def _min_hash(text: Tokens) -> RMinHash:

@@ -12,9 +12,11 @@ from pydantic import (
     ImportString,
     NonNegativeInt,
     PositiveFloat,
+    field_validator,
     model_validator,
 )
 
+from llamaduo.languages import known_languages
 from llamaduo.service_llm.budget import Account, Caps
 
 PerIteration = PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -65,7 +67,7 @@ class TaskCheck(Parameters):
     json_schema: dict[str, Any] | None = None
     """The response must be JSON that this schema accepts."""
     callable: ImportString[Callable[[str, str], bool]] | None = None
-    """``module.function``, called with prompt and response."""
+    """``module.function``, called with prompt and response; what raises is a failed check."""
 
     @model_validator(mode="after")
     def is_usable(self) -> "TaskCheck":
@@ -119,6 +121,16 @@ class SynthesisParameters(Parameters):
     """A warning is logged if a smaller share of the pairs that were asked for is kept."""
     seed: int = 0
     """Orders the coverage-train pairs that are shown to the service LLM."""
+
+    @field_validator("languages")
+    @classmethod
+    def are_known(cls, languages: list[str] | None) -> list[str] | None:
+        """A code that no text can have would drop every pair."""
+        if unknown := set(languages or ()) - (known_languages() if languages else set()):
+            raise ValueError(
+                f"unknown: {', '.join(sorted(unknown))}; expected ISO 639 codes such as en, de, zh"
+            )
+        return languages
 
     def new_pairs(self, iteration: int) -> int:
         """Pairs to ask for in an iteration (1, 2, …); none in the first."""

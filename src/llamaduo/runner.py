@@ -262,13 +262,13 @@ def _enter_start(loop: Loop, *, resumed: bool) -> None:
 def _fingerprint(dataset: Any) -> str:
     """The SHA-256 of an input's file or files; of an input without, what it says of itself."""
     path = Path(str(getattr(dataset, "_filepath", None)))
-    files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = sorted(file for file in path.glob("[!.]*") if file.is_file())
     if not files:
         return str(dataset._describe())
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    contents = [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
+    return hashlib.sha256(str(contents).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

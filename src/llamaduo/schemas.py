@@ -130,7 +130,10 @@ class HoldoutPairs(Pairs):
 
 
 class ReadyPairs(Table):
-    """Pairs that are at hand instead of a service LLM's answers; may be empty."""
+    """Pairs that are at hand instead of a service LLM's answers; may be empty.
+
+    Optional columns: those of a coverage pair.
+    """
 
     prompt: Series[str]
     response: Series[str]
@@ -144,6 +147,7 @@ class Seeds(Table):
     strategy_name: Series[str] = pa.Field(alias="strategy")
     """Name of the prompt text."""
     seed_id: Series[str]
+    system: Series[str]
     prompt: Series[str]
     response: Series[str]
     pairs: Series[int] = pa.Field(ge=1)
@@ -183,6 +187,9 @@ class NewPairs(Pairs):
     request: Series[int]
     """0 for a ready pair."""
     seed_id: Series[str]
+    """The coverage pair that was shown; a ready pair's own id."""
+    licence: Series[str]
+    source: Series[str]
     teacher: Series[str]
     model: Series[str] = pa.Field(nullable=True)
     """The model id that the endpoint reported."""
@@ -232,6 +239,7 @@ class ScreenedCoverage(Pairs):
     licence: Series[str]
     source: Series[str]
     dropped: Series[str]
+    filter_version: Series[str]
 
 
 class TrainingSet(Pairs):
@@ -248,7 +256,7 @@ class TrainingSet(Pairs):
     filter_version: Series[str]
     licence: Series[str]
     source: Series[str]
-    """Where the user had a coverage pair from."""
+    """Where the user had a coverage pair or a ready pair from."""
 
 
 class TrainingLog(Table):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import example, given
 from hypothesis import strategies as st
 from kedro.io import DatasetError
@@ -133,3 +133,13 @@ def test_no_bytes_stop_the_reader_without_a_sentence(content, suffix):
         assert ((frame["row"].isna()) == (frame["problem"] != "")).all()
         assert frame["line"].is_monotonic_increasing
         assert frame["line"].max() <= 1 + content.count(b"\n") + content.count(b"\r")
+
+
+def test_a_class_of_a_saved_dataset_is_its_name(tmp_path):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": None}, {"text": "c", "label": -1}]
+    Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "saved")
+
+    loaded = RawPairsDataset(filepath=str(tmp_path / "saved")).load()
+
+    assert [row["label"] for row in loaded["row"]] == ["pos", None, None]

@@ -16,7 +16,7 @@ Record = tuple[int, dict[str, Any] | None, str]
 """Line (of tables in columns: row) from 1, the row, and why there is none."""
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-GAP = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
+GAP = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
 LONGEST_CELL = 2**31 - 1
 """The csv module's own limit, 131,072 characters, is less than a long document."""
@@ -33,23 +33,26 @@ def read_json(path: Path) -> Iterator[Record]:
     """An array of objects, as of Alpaca; or lines, since many name those ``.json`` too.
 
     Raises:
-        ValueError: The array breaks off, so that what follows cannot be told apart.
+        ValueError: The array breaks off, so that what follows cannot be told apart, or is not all.
     """
     text = _text(path)
     if not text.lstrip().startswith("["):
         yield from _objects_by_line(text)
         return
-    line, counted, end = 1, 0, text.index("[") + 1
-    while gap := GAP.match(text, end):
-        begin = gap.end()
+    line, counted, begin = 1, 0, _next_mark(text, text.index("[") + 1)
+    while not text.startswith("]", begin):
         line, counted = line + text.count("\n", counted, begin), begin
-        if text.startswith("]", begin):
-            return
         try:
             _, end = DECODER.raw_decode(text, begin)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the JSON array breaks off in line {line} ({error})") from error
         yield line, *_object(text[begin:end])
+        mark = _next_mark(text, end)
+        if not text.startswith((",", "]"), mark):
+            raise ValueError(f"the JSON array breaks off after the object of line {line}")
+        begin = _next_mark(text, mark + 1) if text.startswith(",", mark) else mark
+    if rest := text[begin + 1 :].strip():
+        raise ValueError(f"more stands after the end of the JSON array: {rest[:40]!r}")
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[Record]:
@@ -78,18 +81,36 @@ def read_parquet(path: Path) -> Iterator[Record]:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
-        yield from _rows_of_tables(file.iter_batches(BATCH))
+        for number, row in _rows_of_tables(file.iter_batches(BATCH)):
+            yield number, row, ""
 
 
 def read_saved_dataset(folder: Path) -> Iterator[tuple[str, Record]]:
     """A folder of ``save_to_disk``: the split, empty where there is one alone, and a row."""
-    from datasets import Dataset, load_from_disk
+    from datasets import ClassLabel, Dataset, load_from_disk
 
     saved = load_from_disk(str(folder))
     splits = {"": saved} if isinstance(saved, Dataset) else saved
     for name, split in splits.items():
-        for record in _rows_of_tables(split.with_format("arrow").iter(BATCH)):
-            yield name, record
+        labels = {
+            column: feature.names
+            for column, feature in split.features.items()
+            if isinstance(feature, ClassLabel)
+        }
+        for number, row in _rows_of_tables(split.with_format("arrow").iter(BATCH)):
+            # A class is stored as its number; -1 is none.
+            named = {
+                column: names[row[column]] if row[column] >= 0 else None
+                for column, names in labels.items()
+                if row[column] is not None
+            }
+            yield name, (number, {**row, **named}, "")
+
+
+def _next_mark(text: str, start: int) -> int:
+    """Where what is no white space goes on."""
+    gap = GAP.match(text, start)
+    return gap.end() if gap else start
 
 
 def _text(path: Path) -> str:
@@ -156,7 +177,6 @@ def _header(cells: list[str], problem: str) -> list[str]:
     return header
 
 
-def _rows_of_tables(tables: Iterator[Any]) -> Iterator[Record]:
+def _rows_of_tables(tables: Iterator[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     rows = (row for table in tables for row in table.to_pylist())
-    for number, row in enumerate(rows, start=1):
-        yield number, row, ""
+    return enumerate(rows, start=1)

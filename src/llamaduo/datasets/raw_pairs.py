@@ -29,6 +29,7 @@ READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     "parquet": read_parquet,
 }
 SUFFIXES = {f".{name}": name for name in READERS} | {".ndjson": "jsonl"}
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")
 COLUMNS = ["file", "line", "row", "problem"]
 
 
@@ -153,8 +154,8 @@ def _suffix(path: Path) -> str:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Also what Spark leaves beside its files, such as _SUCCESS."""
-    return any(part.startswith((".", "_")) for part in path.parts)
+    """Also what Spark and Hugging Face leave beside their files."""
+    return path.name in DESCRIPTIONS or any(part.startswith((".", "_")) for part in path.parts)
 
 
 def _is_saved_dataset(path: Path) -> bool:

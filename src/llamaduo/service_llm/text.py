@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"|,(?=\s*[}\]])', re.DO
 HIGHEST_SCORE = 100
 SCORE_TEXT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?)(?: ?/ ?100)?")
 """A number in ASCII digits, with the scale of the judge prompt or without."""
+UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
+"""Unicode categories."""
 THOUGHT = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)
 
 
@@ -86,9 +89,14 @@ def parse_json(text: str) -> Any:
         raise ValueError("no JSON that can be read (nested too deeply)") from error
 
 
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing to see, such as white space and U+200B."""
+    return all(unicodedata.category(character) in UNSEEN for character in text)
+
+
 def is_text(value: Any) -> bool:
-    """Whether a value is text that can be stored: half a surrogate pair cannot."""
-    if not isinstance(value, str):
+    """Whether a value is text that all tools can store: no NUL, no half of a surrogate pair."""
+    if not isinstance(value, str) or "\0" in value:
         return False
     try:
         value.encode("utf-8")

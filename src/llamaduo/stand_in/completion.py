@@ -75,6 +75,10 @@ def _reply(messages: list[dict[str, Any]], rng: random.Random) -> str | None:
     if ticket:
         return as_response(answer(ticket))
     for data, start, end in _objects_in(request):
+        if isinstance(data.get("candidate"), str) and _ticket_in(str(data.get("prompt"))):
+            reference = as_response(answer(_ticket_in(data["prompt"])))
+            case = {"reference": reference, "response": data["candidate"]}
+            return json.dumps({"score": judge(case)["precision"]})
         if not _is_triage(data):
             continue
         if data.keys() == {"prompt", "response"}:
@@ -82,10 +86,6 @@ def _reply(messages: list[dict[str, Any]], rng: random.Random) -> str | None:
             return _new_pairs(" ".join([*system, request[:start], request[end:]]), rng)
         if data.keys() == {"prompt", "reference", "response"} and _has_labels(data["reference"]):
             return json.dumps(judge(data))
-        if data.keys() == {"prompt", "candidate"}:
-            reference = as_response(answer(_ticket_in(data["prompt"])))
-            case = {"reference": reference, "response": data["candidate"]}
-            return json.dumps({"score": judge(case)["precision"]})
     return None
 
 

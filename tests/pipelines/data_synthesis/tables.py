@@ -20,6 +20,7 @@ def coverage(count, categories=("a", "b", "c")):
             "prompt": [f"prompt number {n}" for n in range(count)],
             "response": [f"response {n}" for n in range(count)],
             "dropped": "",
+            "filter_version": "1-aabbccdd",
         }
     )
 
@@ -49,6 +50,8 @@ def parsed(*prompts, **columns):
         prompt_version="self_instruct-1a2b3c4d",
         category="a",
         system="",
+        licence="",
+        source="",
         seed_prompt="the seed is something else",
         response="r",
         unreadable="",

@@ -42,7 +42,7 @@ def ask(server, tmp_path):
 def shown_in(body):
     """The seed that a request shows."""
     content = body["messages"][-1]["content"]
-    return json.JSONDecoder().raw_decode(content, content.index('{"prompt"'))[0]
+    return json.JSONDecoder().raw_decode(content, content.index("{"))[0]
 
 
 def two_pairs(body):
@@ -180,6 +180,17 @@ def test_a_seed_that_gives_orders_changes_no_other_pair(ask, server):
 
     assert len(texts(ask(rows))) == 11
     assert texts(ask(ordering)) == texts(ask(rows))
+
+
+def test_the_service_llm_is_shown_the_system_message_of_the_task(ask, server):
+    rows = seeds(2, pairs_per_request=2, pairs_per_iteration=2)
+
+    ask(rows.assign(system="Answer as a pirate."))
+    ask(rows)
+
+    with_it, without = map(shown_in, server.asked())
+    assert with_it["system"] == "Answer as a pirate."
+    assert without.keys() == {"prompt", "response"}
 
 
 MARKS = (

@@ -6,17 +6,18 @@ from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.judging import judge_pairs, read_pair_score, select_pairs
 from llamaduo.schemas import PairJudgeReplies, SelectedPairs
 from tests.fakes.openai_server import FakeOpenAI, completion
-from tests.pipelines.data_synthesis.tables import parameters, parsed
+from tests.pipelines.data_synthesis.tables import coverage, parameters, parsed
 from tests.service_llm.conftest import service_at
 
-PROMPT = "Score this: {{ pair }}"
+PROMPT = "Score this: {{ case }}"
 SCORES = {"bad": 20, "fair": 60, "good": 80, "best": 95}
 
 
 def score(body):
     content = body["messages"][-1]["content"]
     pair = json.loads(content.removeprefix("Score this: "))
-    assert pair.keys() == {"prompt", "candidate"}
+    assert pair.keys() == {"example", "prompt", "candidate"}
+    assert pair["example"] == {"prompt": "prompt number 0", "response": "response 0"}
     return completion(json.dumps({"score": SCORES.get(pair["prompt"], "none")}))
 
 
@@ -28,7 +29,9 @@ def select(tmp_path):
 
         def selecting(rows, judging, asked):
             synthesis = parameters(judging=judging)
-            replies = judge_pairs(rows, PROMPT, service, synthesis, IterationParameters())
+            replies = judge_pairs(
+                rows, coverage(1), PROMPT, service, synthesis, IterationParameters()
+            )
             assert len(server.asked()) == asked
             selected = select_pairs(rows, PairJudgeReplies.validate(replies), synthesis)
             return list(SelectedPairs.validate(selected)["dropped"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from llamaduo.near_duplicates import Tokenizer, similarity
+from llamaduo.near_duplicates import Reserved, Tokenizer
 from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.judging import select_pairs
 from llamaduo.pipelines.data_synthesis.screening import screen_coverage, screen_pairs
@@ -20,7 +20,13 @@ RAW = Path(__file__).parents[3] / "data/01_raw"
 REAL = Path(__file__).parents[4] / "shared/data/gpt4o_classification.jsonl"
 LABELS = Path(__file__).with_name("near_copies.csv")
 ITERATIONS = 10
-KINDS = ["exact"] * 60 + ["case and space"] * 60 + ["light edit"] * 80
+KINDS = ["exact"] * 50 + ["case and space"] * 50 + ["light edit"] * 60 + ["other words around"] * 40
+AROUND = [
+    "Please triage the support ticket below and answer in JSON.\n{}",
+    "{}",
+    "Classify this message by category, priority and product:\n\n{}\n\nReturn JSON only.",
+    "Triage this support ticket as JSON. Hello, {} Thank you!",
+]
 
 
 def read_rows(file):
@@ -56,7 +62,16 @@ def edited(text, rng):
     return f"{head}\n{' '.join(words)}"
 
 
-CHANGES = {"exact": lambda text, _: text, "case and space": respaced, "light edit": edited}
+def put_elsewhere(text, rng):
+    return rng.choice(AROUND).format(text.partition("\n")[2])
+
+
+CHANGES = {
+    "exact": lambda text, _: text,
+    "case and space": respaced,
+    "light edit": edited,
+    "other words around": put_elsewhere,
+}
 
 
 def planted(reserved, rng):
@@ -92,6 +107,7 @@ def test_planted_leaks_reach_no_training_set_over_ten_iterations(random_model):
     caught = (by_kind["dropped"] == "near_copy_of_test").groupby(by_kind["kind"]).mean()
     assert caught["exact"] == caught["case and space"] == 1.0
     assert caught["light edit"] >= 0.95
+    assert caught["other words around"] >= 0.95
     assert not set(training_set["prompt"]) & set(by_kind["text"])
     assert len(training_set) > len(train) + 200
 
@@ -106,8 +122,9 @@ def test_real_prompts_that_are_no_copies_are_not_taken_for_any():
     prompts = [row["messages"][0]["content"] for row in read_rows(REAL)]
     tokenizer = Tokenizer(prompts)
     labels = pd.read_csv(LABELS)
+    tokens = [tokenizer.tokens(prompt) for prompt in prompts]
     found = [
-        similarity(tokenizer.tokens(prompts[one - 1]), tokenizer.tokens(prompts[other - 1])) >= 0.7
+        Reserved(0.7, [tokens[one - 1]]).has_copy(tokens[other - 1])
         for one, other in zip(labels["one"], labels["other"], strict=True)
     ]
 

@@ -76,3 +76,19 @@ def test_each_iteration_takes_the_next_slice_of_the_ready_pairs():
     assert slices[1] == [f"p{n}" for n in range(20)]
     assert slices[2] == [f"p{n}" for n in range(20, 40)]
     assert slices[3] == [f"p{n}" for n in range(40, 45)]
+
+
+def test_a_ready_pair_keeps_where_it_is_from():
+    own = {"id": "u1", "category": "b", "system": "s", "licence": "MIT", "source": "web"}
+    ready = pd.DataFrame(
+        [{**own, "prompt": "p", "response": "r"}, {"prompt": "q\0", "response": "r"}]
+    )
+
+    rows = parse_pairs(
+        pd.DataFrame(), coverage(3), ReadyPairs.validate(ready), so_far(2), parameters()
+    )
+
+    first, second = ParsedPairs.validate(rows).to_dict("records")
+    assert {**own, "id": "i002-00001", "seed_id": "u1", "origin": "ready"}.items() <= first.items()
+    assert second["unreadable"] == "prompt or response is missing or no text"
+    assert (second["seed_id"], second["licence"]) == ("", "")

@@ -5,8 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from llamaduo.errors import InputError
+from llamaduo.languages import language_of
 from llamaduo.parameters import TaskCheck
-from llamaduo.pipelines.data_synthesis.languages import language_of
 from llamaduo.pipelines.data_synthesis.screening import (
     filter_version,
     screen_coverage,
@@ -85,11 +85,13 @@ def test_case_and_punctuation_hide_no_copy_of_a_test_prompt(screened):
     assert screened(parsed("RESERVED, one... two -- three!")) == ["near_copy_of_test"]
 
 
-def test_an_instruction_that_all_prompts_share_makes_no_duplicates(screened):
+def test_an_instruction_that_prompts_share_makes_no_duplicates(screened):
     instruction = "Please sort the following ticket into one of the eight known categories:"
-    test = [f"{instruction} my parcel is late", f"{instruction} where can I pay"]
+    test = [f"{instruction} parcel{n} late{n}" for n in range(12)]
 
-    assert screened(parsed(f"{instruction} router blinks red"), test=test) == [""]
+    rows = parsed(f"{instruction} router blinks red", f"{instruction} parcel3 late3!")
+
+    assert screened(rows, test=test) == ["", "near_copy_of_test"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +132,8 @@ def test_a_pair_of_the_coverage_set_is_known_in_the_first_iteration(screened):
         "As an AI language model, I have no router.",
         "Unfortunately, I am unable to generate such an example.",
         "I won't write this.",
+        "I must decline.",
+        "I cannot and will not help with that.",
     ],
 )
 def test_a_response_that_declines_is_a_refusal(screened, refusal):
@@ -143,6 +147,9 @@ def test_a_response_that_declines_is_a_refusal(screened, refusal):
         "We cannot find your order.",
         "The customer says: I can't help it.",
         "I can help with that.",
+        "As an assistant manager at Acme I led a team of four.",
+        "As an AI engineer, I build models.",
+        "I cannot reproduce this problem.",
     ],
 )
 def test_an_apology_is_no_refusal(screened, answer):
@@ -184,6 +191,28 @@ def test_a_response_must_pass_the_json_schema_of_its_task(screened, response, re
 
 def names_the_network(prompt, response):
     return "router" in prompt and json.loads(response)["category"] == "network"
+
+
+def test_a_stray_refusal_of_the_task_itself_does_not_let_all_others_pass(screened):
+    task = coverage(40)
+    task.loc[7, "response"] = "I'm sorry, but I can't help with that."
+
+    rows = parsed(TICKET, response="I cannot assist with this.")
+
+    assert screened(rows, of_coverage=task) == ["refusal"]
+
+
+def test_a_response_that_shows_nothing_is_empty(screened):
+    assert screened(parsed(TICKET, response="\u200b \n\u2060")) == ["empty"]
+
+
+def test_a_check_that_raises_is_a_failed_one_and_is_said(screened, caplog):
+    rows = parsed(TICKET, response="no JSON")
+
+    reasons = screened(rows, check={"callable": f"{__name__}.names_the_network"})
+
+    assert reasons == ["fails_check"]
+    assert "data_synthesis.check raised for 1 pairs: i002-0, JSONDecodeError" in caplog.text
 
 
 def test_a_check_can_be_a_function_named_in_the_parameters(screened):
@@ -235,6 +264,21 @@ def test_a_prompt_or_response_in_another_language_is_dropped(screened):
 
     assert screened(rows, of_coverage=task) == ["wrong_language", "", "wrong_language"]
     assert screened(rows, of_coverage=task, languages=["en", "fr", "ko"]) == ["", "", ""]
+
+
+@pytest.mark.parametrize("code", ["EN", "english", "en-US"])
+def test_a_code_that_no_text_can_have_is_refused_with_the_parameters(code):
+    with pytest.raises(ValidationError, match=r"unknown: .* expected ISO 639 codes"):
+        parameters(languages=["de", code])
+
+
+def test_a_stray_text_does_not_make_its_language_one_of_the_task(screened):
+    task = coverage(60).assign(prompt=[f"{TICKET}, says customer {n}" for n in range(60)])
+    task.loc[3, "prompt"] = "Le colis que j'ai commandé la semaine dernière n'est pas arrivé"
+
+    rows = parsed("Où est la facture que vous deviez m'envoyer la semaine dernière ?")
+
+    assert screened(rows, of_coverage=task) == ["wrong_language"]
 
 
 def test_the_instruction_that_all_prompts_share_hides_no_other_language(screened):

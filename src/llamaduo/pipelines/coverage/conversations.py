@@ -3,18 +3,20 @@
 Messages are those of OpenAI's chat API, which its fine-tuning files and most proxies' logs have.
 """
 
+import re
 from typing import Any, Literal
 
+from llamaduo.service_llm.answers import WHOLE
 from llamaduo.service_llm.text import parse_json
 
 SYSTEM = ("system", "developer")
-ROLES = (*SYSTEM, "user", "assistant")
-CUT_OFF = ("length", "content_filter")
-"""Values of ``finish_reason`` with which a response is not whole."""
+ASSISTANT = "assistant"
+ROLES = (*SYSTEM, "user", ASSISTANT)
 STATUS = ("status_code", "response_status", "status")
 """Their names for the HTTP status of a response."""
+HTTP_STATUS = re.compile(r"(\d{3})(?:\.0)?")
+"""Parquet makes 500.0 of 500 where another row has none."""
 FIRST_ERROR = 400
-"""HTTP status."""
 
 Found = tuple[str, Any]
 """Where a value stands in the row, as a person would look for it, and the value."""
@@ -67,7 +69,10 @@ def read_answered_messages(
     Raises:
         BadRow: As ``read_log``.
     """
-    return _pair([*_located(conversation), _answer(response)], turns)
+    messages = _located(conversation)
+    if messages and isinstance(messages[-1][1], dict) and messages[-1][1].get("role") == ASSISTANT:
+        return _pair(messages, turns)  # whole already; the response repeats it
+    return _pair([*messages, _answer(response)], turns)
 
 
 def refuse_failed(row: dict[str, Any]) -> None:
@@ -77,9 +82,9 @@ def refuse_failed(row: dict[str, Any]) -> None:
         BadRow: The status is 400 or higher.
     """
     for name in STATUS:
-        status = str(row.get(name, ""))
-        if status.isdecimal() and int(status) >= FIRST_ERROR:
-            raise BadRow(name, f"the request failed ({status})")
+        status = HTTP_STATUS.fullmatch(str(row.get(name, "")))
+        if status and int(status[1]) >= FIRST_ERROR:
+            raise BadRow(name, f"the request failed ({status[1]})")
 
 
 def _pair(messages: list[Found], turns: Literal["refuse", "last"]) -> dict[str, Found]:
@@ -155,8 +160,10 @@ def _body(located: Found) -> Found:
 
 
 def _answer(response: Found) -> Found:
-    """The message of a whole response."""
+    """The message of a whole response; some logs have its text alone."""
     field, value = response
+    if _is_plain_text(value):
+        return field, {"role": "assistant", "content": value}
     if isinstance(value, list) or (isinstance(value, str) and value.startswith("data:")):
         raise BadRow(field, "streamed chunks are not supported; log the whole response")
     field, body = _body(response)
@@ -167,9 +174,23 @@ def _answer(response: Found) -> Found:
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadRow(field, "no choices in the response")
-    if choices[0].get("finish_reason") in CUT_OFF:
-        raise BadRow(field, f"not a whole answer (finish_reason {choices[0]['finish_reason']})")
+    finish = str(choices[0].get("finish_reason") or "").lower()
+    if finish not in {*WHOLE, "tool_calls", "function_call"}:  # what calls tools is refused by name
+        raise BadRow(field, f"not a whole answer (finish_reason {finish})")
     return f"{field}.choices[0].message", choices[0].get("message")
+
+
+def _is_plain_text(value: Any) -> bool:
+    """An answer may be JSON as well; a response of the API has one of these keys."""
+    if not isinstance(value, str) or value.startswith("data:"):
+        return False
+    if not value.lstrip().startswith("{"):
+        return True
+    try:
+        parsed = parse_json(value)
+    except ValueError:
+        return False  # more likely a response that the log has cut off
+    return not parsed.keys() & {"choices", "error", "body", "object"}
 
 
 def _inside(located: Found, name: str) -> Found:

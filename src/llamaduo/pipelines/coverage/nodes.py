@@ -48,8 +48,9 @@ def check_rows(
     numbered = pd.Series([f"row-{number}" for number in range(1, len(read) + 1)])
     fields = fields.assign(id=fields["id"].where(fields["id"] != "", numbered))
     rows = pd.concat([raw_pairs[["file", "line"]], fields], axis="columns")
-    repeated = _repeated_ids(rows, coverage.columns.get("id") or "id")
-    found = [own + more for (_, own), more in zip(read, repeated, strict=True)]
+    own_problems = [own for _, own in read]
+    repeated = _repeated_ids(rows, own_problems, coverage.columns.get("id") or "id")
+    found = [own + more for own, more in zip(own_problems, repeated, strict=True)]
     too_long = _long_pairs(rows, found, base_model, fine_tuning.max_length)
     return rows.assign(
         problems=[_as_text(own + more) for own, more in zip(found, too_long, strict=True)]
@@ -91,11 +92,14 @@ def describe_bad_rows(checked_rows: pd.DataFrame) -> str:
         for problem in row["problems"].split(BETWEEN)
     ]
     rows_of = checked_rows["file"].value_counts()
-    times = Counter((file, problem) for file, _, problem in found)
+    times = Counter((file, _kind(problem)) for file, _, problem in found)
+    first: dict[tuple[str, tuple[str, str]], str] = {}
+    for file, _, problem in found:
+        first.setdefault((file, _kind(problem)), problem)
     lines = list(
         dict.fromkeys(
-            f"{file}: {problem}, in each of its {rows_of[file]} rows"
-            if 1 < times[file, problem] == rows_of[file]
+            f"{file}: {first[file, _kind(problem)]}, in each of its {rows_of[file]} rows"
+            if 1 < times[file, _kind(problem)] == rows_of[file]
             else f"{file}:{line}:{problem}"
             for file, line, problem in found
         )
@@ -189,13 +193,20 @@ def _refuse_unknown_columns(found: list[str], coverage: CoverageParameters) -> N
         raise InputError("\n".join(unknown))
 
 
-def _repeated_ids(rows: pd.DataFrame, field: str) -> list[list[Problem]]:
-    """An id may come again with the same pair: some proxies log a request twice."""
+def _repeated_ids(
+    rows: pd.DataFrame, own_problems: list[list[Problem]], field: str
+) -> list[list[Problem]]:
+    """An id may come again with the same pair: some proxies log a request twice.
+
+    A row that cannot be used anyway takes no id from another one.
+    """
     first: dict[str, tuple[str, tuple[str, ...]]] = {}
     problems: list[list[Problem]] = []
     columns = ["file", "line", "id", *PAIR]
-    for file, line, id_, *pair in rows[columns].itertuples(index=False, name=None):
-        place, known = first.setdefault(id_, (f"{file}:{line}", tuple(pair)))
+    places = rows[columns].itertuples(index=False, name=None)
+    for (file, line, id_, *pair), own in zip(places, own_problems, strict=True):
+        here = (f"{file}:{line}", tuple(pair))
+        place, known = first.get(id_, here) if own else first.setdefault(id_, here)
         reason = f"an id that stands twice (first in {place})"
         problems.append([(field, reason)] if known != tuple(pair) else [])
     return problems

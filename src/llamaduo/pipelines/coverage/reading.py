@@ -1,6 +1,5 @@
 """From one row of the user's file to the fields of a pair, or to what is wrong with it."""
 
-import unicodedata
 from math import isnan
 from typing import Any, get_args
 
@@ -15,10 +14,10 @@ from llamaduo.pipelines.coverage.conversations import (
     read_preference,
     refuse_failed,
 )
-from llamaduo.service_llm.text import is_text
+from llamaduo.service_llm.text import is_blank, is_text
 
 USUAL_NAMES = {
-    "prompt": ["prompt", "instruction"],
+    "prompt": ["prompt", "instruction", "input"],
     "response": ["response", "output", "completion", "response_body"],
     "request": ["request", "request_body"],
     "licence": ["licence", "license"],
@@ -29,9 +28,8 @@ LAYOUTS = (
     "response of a log, or what coverage.columns names"
 )
 REQUIRED = ("prompt", "response")
+CAN_GO = ("category", "licence", "source")
 OF_ANY_LAYOUT: tuple[Column, ...] = ("id", "category", "system", "licence", "source")
-UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
-"""Unicode categories of white space and of what takes no space at all, such as U+200B."""
 
 Problem = tuple[str, str]
 """Field and reason; what differs from row to row stands in brackets at the reason's end."""
@@ -57,16 +55,17 @@ def read_row(
     problems: list[Problem] = []
     for name, (place, value) in found.items():
         if problem := _problem(value, required=name in REQUIRED):
-            problems.append((place, problem))
+            way_out = f" (coverage.columns.{name}: null leaves it out)" if name in CAN_GO else ""
+            problems.append((place, problem + way_out))
         else:
-            fields[name] = "" if value is None or _is_blank(str(value)) else str(value)
+            fields[name] = "" if value is None or is_blank(str(value)) else str(value)
     return fields, problems
 
 
 def known_names(coverage: CoverageParameters) -> set[str]:
     """The columns that are read; all others are left out."""
     names = {name for ours in get_args(Column) for name in _names(ours, coverage)}
-    return names | {"input", "preferred_output", *STATUS}
+    return names | {"preferred_output", *STATUS}
 
 
 def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]:
@@ -79,10 +78,10 @@ def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]
     prompt, response = at("prompt"), at("response")
     messages, request = at("messages"), at("request")
     if coverage.columns.get("prompt") is None:
-        if request and (_is_object(request[1]) or not prompt):
+        if request and (isinstance(request[1], dict) or not prompt):
             refuse_failed(row)
             return read_log(request, response or _missing("response", coverage), coverage.turns)
-        if messages and response and _is_object(response[1]):
+        if messages and response:
             refuse_failed(row)
             return read_answered_messages(messages, response, coverage.turns)
         if messages:
@@ -100,14 +99,16 @@ def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]
 
 
 def _with_input(prompt: Found, row: dict[str, Any]) -> Found:
-    """Alpaca's instruction and its input are one prompt."""
+    """Alpaca's instruction and its input are one prompt; so are others' prompt and input."""
     column, text = prompt
     more = row.get("input", "")
-    if column != "instruction" or (isinstance(more, str) and _is_blank(more)):
+    if column not in ("prompt", "instruction") or (isinstance(more, str) and is_blank(more)):
         return prompt
     if not isinstance(more, str):
         raise BadRow("input", _no_text(more))
-    return column, f"{text}\n\n{more}" if isinstance(text, str) else text
+    if not isinstance(text, str):
+        return prompt
+    return column, more if is_blank(text) else f"{text}\n\n{more}"
 
 
 def _missing(name: Column, coverage: CoverageParameters) -> Found:
@@ -137,23 +138,12 @@ def _problem(value: Any, required: bool) -> str:
         return "a NUL character in it"
     if not is_text(value):
         return "bytes in it that are not UTF-8, or half of a surrogate pair"
-    return "empty, or white space alone" if required and _is_blank(value) else ""
+    return "empty, or white space alone" if required and is_blank(value) else ""
 
 
 def _no_text(value: Any) -> str:
     return f"no text ({type(value).__name__} {repr(value)[:40]})"
 
 
-def _is_blank(text: str) -> bool:
-    return all(unicodedata.category(character) in UNSEEN for character in text)
-
-
 def _is_null(value: Any) -> bool:
     return value is None or (isinstance(value, float) and isnan(value))
-
-
-def _is_object(value: Any) -> bool:
-    """A logged response, unlike the text of one; also chunks of a stream, to be refused by name."""
-    if isinstance(value, str):
-        return value.startswith(("{", "data:"))
-    return isinstance(value, (dict, list))

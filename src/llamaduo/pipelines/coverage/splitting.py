@@ -33,33 +33,17 @@ def assign_splits(
     Raises:
         InputError: There are fewer than three groups, so that a split would be empty.
     """
-    groups = group_near_duplicates(list(coverage_pairs["prompt"]), coverage.max_similarity)
+    groups = group_near_duplicates(coverage_pairs, coverage.max_similarity)
     split = share_out(groups, list(coverage_pairs["category"]), coverage.shares, coverage.seed)
     split_pairs = coverage_pairs.assign(group=groups, split=[split[group] for group in groups])
-    sizes = split_pairs["split"].value_counts()
-    wanted = coverage.shares.of(len(split_pairs))
-    logger.info("pairs: %s", ", ".join(f"{sizes[name]} {name}" for name in wanted))
-    if any(sizes[name] < count * (1 - FAR_OFF) - 1 for name, count in wanted.items()):
-        logger.warning(
-            "wanted were %s: near-duplicates stay together, and the largest group of them has %d "
-            "pairs",
-            ", ".join(f"{count:.0f} {name}" for name, count in wanted.items()),
-            max(Counter(groups).values()),
-        )
-    if sizes["test"] < evaluation.min_prompts:
-        logger.warning(
-            "%d test prompts are fewer than %d (evaluation.min_prompts): every verdict will be "
-            "advisory, since so few leave much to chance",
-            sizes["test"],
-            evaluation.min_prompts,
-        )
+    _say_what_came(split_pairs, coverage.shares.of(len(split_pairs)), evaluation.min_prompts)
     return split_pairs
 
 
-def group_near_duplicates(prompts: Sequence[str], max_similarity: float) -> list[int]:
+def group_near_duplicates(pairs: pd.DataFrame, max_similarity: float) -> list[int]:
     """The number of each prompt's group, from 1 in the order of their first prompts."""
-    tokenizer = Tokenizer(prompts)
-    texts = [tuple(tokenizer.tokens(prompt)) for prompt in prompts]
+    tokenizer = Tokenizer.of_task(pairs)
+    texts = [tuple(tokenizer.tokens(prompt)) for prompt in pairs["prompt"]]
     number = {text: n for n, text in enumerate(dict.fromkeys(texts))}
     known = NearDuplicates(max_similarity)
     links: list[tuple[int, int]] = []
@@ -116,3 +100,32 @@ def _strata(groups: Sequence[int], categories: Sequence[str], seed: int) -> list
         (category, _), *_ = of_group[group].most_common(1)
         strata.setdefault(category, []).append(group)
     return list(strata.values())
+
+
+def _say_what_came(split_pairs: pd.DataFrame, wanted: dict[str, float], min_prompts: int) -> None:
+    sizes = split_pairs["split"].value_counts()
+    logger.info("pairs: %s", ", ".join(f"{sizes[name]} {name}" for name in wanted))
+    if any(sizes[name] < count * (1 - FAR_OFF) - 1 for name, count in wanted.items()):
+        logger.warning(
+            "wanted were %s: near-duplicates stay together, and the largest group of them has %d "
+            "pairs",
+            ", ".join(f"{count:.0f} {name}" for name, count in wanted.items()),
+            split_pairs["group"].value_counts().max(),
+        )
+    for category, pairs in split_pairs.groupby("category"):
+        absent = [name for name in wanted if name not in set(pairs["split"])]
+        if absent and len(pairs) >= len(wanted):
+            logger.warning(
+                "no pair of category %r is in %s: its %d pairs are %d groups of near-duplicates",
+                category,
+                " and ".join(absent),
+                len(pairs),
+                pairs["group"].nunique(),
+            )
+    if sizes["test"] < min_prompts:
+        logger.warning(
+            "%d test prompts are fewer than %d (evaluation.min_prompts): every verdict will be "
+            "advisory, since so few leave much to chance",
+            sizes["test"],
+            min_prompts,
+        )

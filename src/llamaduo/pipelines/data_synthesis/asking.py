@@ -77,6 +77,7 @@ def choose_seeds(
             "request": np.arange(done, done + count) + 1,
             "strategy": mix(synthesis.strategies, done + count)[done:],
             "seed_id": chosen["id"].to_numpy(),
+            "system": chosen["system"].to_numpy(),
             "prompt": chosen["prompt"].to_numpy(),
             "response": chosen["response"].to_numpy(),
             "pairs": pairs,
@@ -170,5 +171,6 @@ def _request_text(synthesis_prompts: dict[str, str], seed: dict[Hashable, Any]) 
 
 
 def _shown(seed: dict[Hashable, Any]) -> str:
-    pair = {"prompt": seed["prompt"], "response": seed["response"]}
+    """The pair as JSON; an empty system message is none."""
+    pair = {name: seed[name] for name in ("system", "prompt", "response") if seed[name]}
     return json.dumps(pair, ensure_ascii=False)

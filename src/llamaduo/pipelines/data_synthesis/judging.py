@@ -1,6 +1,7 @@
 """Which of the new pairs the judge finds poor; asked only where the parameters want it."""
 
 import json
+from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,7 @@ SCORE_SCHEMA = {
 
 def judge_pairs(
     screened_pairs: pd.DataFrame,
+    screened_coverage: pd.DataFrame,
     pair_judge_prompt: str,
     judge: ServiceLLM,
     synthesis: SynthesisParameters,
@@ -45,15 +47,16 @@ def judge_pairs(
     judging = synthesis.judging
     if judging is None or passed.empty:
         return PairJudgeReplies.empty()
+    examples = screened_coverage.set_index("id")[["prompt", "response"]].to_dict("index")
     requests = [
         Request(
-            messages=[{"role": "user", "content": _request_text(pair_judge_prompt, *texts)}],
+            messages=[{"role": "user", "content": _request_text(pair_judge_prompt, case)}],
             max_tokens=judging.max_tokens,
             expected_tokens=SCORE_TOKENS,
             temperature=judging.temperature,
             response_schema=SCORE_SCHEMA,
         )
-        for texts in zip(passed["prompt"], passed["response"], strict=True)
+        for case in (_case(row, examples) for row in passed.to_dict("records"))
     ]
     replies = judge.complete_all(requests, "judging new pairs", iteration.account)
     return passed[["id"]].assign(**reply_columns(replies))
@@ -96,6 +99,16 @@ def _score_of(value: dict[str, Any]) -> float | None:
     return read_score(value.get("score"))
 
 
-def _request_text(pair_judge_prompt: str, prompt: str, response: str) -> str:
-    pair = {"prompt": prompt, "candidate": response}
-    return fill(pair_judge_prompt, {"pair": json.dumps(pair, ensure_ascii=False)})
+def _case(row: dict[Hashable, Any], examples: dict[Hashable, Any]) -> dict[str, Any]:
+    """What the judge is shown of a pair: system message and seed only where it has them."""
+    case = {
+        "example": examples.get(row["seed_id"]),
+        "system": row["system"],
+        "prompt": row["prompt"],
+        "candidate": row["response"],
+    }
+    return {name: value for name, value in case.items() if value}
+
+
+def _request_text(pair_judge_prompt: str, case: dict[str, Any]) -> str:
+    return fill(pair_judge_prompt, {"case": json.dumps(case, ensure_ascii=False)})

@@ -76,6 +76,7 @@ def create_pipeline() -> Pipeline:
             judging.judge_pairs,
             [
                 "screened_pairs",
+                "screened_coverage",
                 "pair_judge_prompt",
                 "judge",
                 "params:data_synthesis",

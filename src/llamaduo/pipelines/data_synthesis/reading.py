@@ -1,5 +1,6 @@
 """From raw replies, or pairs at hand, to rows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ BEFORE_FIRST = {"iteration": 0, "asked_so_far": 0, "requests_so_far": 0}
 
 OF_SEED = ["category", "system"]
 """A synthetic pair has no label of its own."""
+OF_READY = ["licence", "source"]
 OF_REPLY = ["request", "seed_id", "teacher", "model", "prompt_version"]
 
 
@@ -38,6 +40,7 @@ def parse_pairs(
         rows = [
             {
                 "origin": "synthetic",
+                **dict.fromkeys(OF_READY, ""),
                 **{name: reply[name] for name in OF_REPLY},
                 **{name: seeds[name].at[reply["seed_id"]] for name in OF_SEED},
                 "seed_prompt": seeds["prompt"].at[reply["seed_id"]],
@@ -63,12 +66,7 @@ def read_pairs(
     pairs = read_json(str(text), _pairs_of)
     if pairs is None:
         return [_unreadable("no list of pairs in the reply, or a broken one")]
-    return [
-        {"prompt": pair["prompt"], "response": pair["response"], "unreadable": ""}
-        if isinstance(pair, dict) and is_text(pair.get("prompt")) and is_text(pair.get("response"))
-        else _unreadable("prompt or response is missing or no text")
-        for pair in pairs
-    ]
+    return [_readable(pair if isinstance(pair, dict) else {}) for pair in pairs]
 
 
 def _ready_rows(ready_pairs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -76,12 +74,10 @@ def _ready_rows(ready_pairs: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "origin": "ready",
             "request": 0,
-            **dict.fromkeys(("seed_id", "teacher", "model", "prompt_version"), ""),
-            **{name: row.get(name, "") for name in OF_SEED},
-            "seed_prompt": "",
-            "prompt": row["prompt"],
-            "response": row["response"],
-            "unreadable": "",
+            **dict.fromkeys(("teacher", "model", "prompt_version", "seed_prompt"), ""),
+            "seed_id": row.get("id", ""),
+            **{name: row.get(name, "") for name in (*OF_SEED, *OF_READY)},
+            **_readable(row),
         }
         for row in ready_pairs.fillna("").to_dict("records")
     ]
@@ -90,6 +86,12 @@ def _ready_rows(ready_pairs: pd.DataFrame) -> list[dict[str, Any]]:
 def _pairs_of(value: dict[str, Any]) -> list[Any] | None:
     pairs = value.get("pairs")
     return pairs if isinstance(pairs, list) else None
+
+
+def _readable(pair: Mapping[Any, Any]) -> dict[str, str]:
+    if not (is_text(pair.get("prompt")) and is_text(pair.get("response"))):
+        return _unreadable("prompt or response is missing or no text")
+    return {"prompt": pair["prompt"], "response": pair["response"], "unreadable": ""}
 
 
 def _unreadable(reason: str) -> dict[str, str]:

@@ -13,27 +13,32 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from llamaduo.errors import InputError
+from llamaduo.languages import language_of, languages_of
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
-from llamaduo.near_duplicates import NearDuplicates, Tokenizer, Tokens, similarity
+from llamaduo.near_duplicates import NearDuplicates, Reserved, Tokenizer, Tokens, similarity
 from llamaduo.parameters import FineTuningParameters, SynthesisParameters, TaskCheck
-from llamaduo.pipelines.data_synthesis.languages import language_of, languages_of
+from llamaduo.service_llm.text import is_blank
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the checks; a change of what they drop raises it."""
 
-# How assistants decline in English; the task may use the same words for other ends.
+# How assistants decline in English; a task may use the same words for other ends.
 REFUSAL = re.compile(
     r"""\A\W*
     (?:(?:(?:i['’]m|i\ am)\ (?:\w+\ )?sorry|sorry|unfortunately|i\ apologi[sz]e)\W+(?:but\ )?)?
-    (?:as\ an?\ (?:\w+\ ){0,2}(?:ai|language\ model|assistant)\b
+    (?:as\ an?\ (?:\w+\ ){0,2}(?:ai(?:\ assistant|\ model)?|language\ model),
+     |i\ must\ decline\b
      |i(?:['’]m|\ am)?\ (?:can(?:['’]t|not|\ not)|unable\ to|not\ able\ to|won['’]t|will\ not)
-      \ (?:\w+\ ){0,2}?(?:assist|help|comply|fulfill?|provide|create|generate|write|produce|answer
+      \ (?:\w+\ ){0,4}?(?:assist|help|comply|fulfill?|provide|create|generate|write|produce|answer
         |engage|discuss|continue|do)\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
+
+MOST_REFUSALS = 0.05
+"""Share of the task's own responses that may decline without being meant to."""
 
 PAIR = ["system", "prompt", "response"]
 
@@ -61,16 +66,17 @@ def screen_coverage(
             f"{len(failing)} of {len(coverage_train)} responses of coverage_train fail "
             f"data_synthesis.check, first of all {failing.iloc[0]}: is it the check of this task?"
         )
-    reserved = [*coverage_test["prompt"], *coverage_holdout["prompt"]]
-    tokenizer = Tokenizer(reserved)
-    tests = NearDuplicates(synthesis.max_test_similarity, map(tokenizer.tokens, reserved))
-    copies = [tests.has(tokenizer.tokens(prompt)) for prompt in coverage_train["prompt"]]
+    tokenizer = Tokenizer.of_task(pd.concat([coverage_train, coverage_test, coverage_holdout]))
+    reserved = reserve(tokenizer, coverage_test, coverage_holdout, synthesis)
+    copies = [reserved.has_copy(tokenizer.tokens(text)) for text in coverage_train["prompt"]]
     long = refuse_long_pairs(base_model, _texts(coverage_train), fine_tuning.max_length)
     dropped = [
         "near_copy_of_test" if is_copy else "too_long" if problem else ""
         for is_copy, problem in zip(copies, long, strict=True)
     ]
-    screened = coverage_train.assign(dropped=dropped)
+    screened = coverage_train.assign(
+        dropped=dropped, filter_version=filter_version(synthesis, fine_tuning)
+    )
     for pair_id, reason, problem in zip(coverage_train["id"], dropped, long, strict=True):
         if reason:
             logger.warning("coverage_train %s is left out: %s", pair_id, problem or reason)
@@ -99,11 +105,11 @@ def screen_pairs(
         ``ScreenedPairs``: every row, with the reason for which it was dropped. A row that fails
         several checks carries the first, in the order of ``checks`` below.
     """
-    reserved = [*coverage_test["prompt"], *coverage_holdout["prompt"]]
-    tokenizer = Tokenizer(reserved)
+    tokenizer = Tokenizer.of_task(pd.concat([screened_coverage, coverage_test, coverage_holdout]))
+    reserved = reserve(tokenizer, coverage_test, coverage_holdout, synthesis)
     tokens = {text: tokenizer.tokens(text) for text in parsed_pairs["prompt"]}
-    tests = NearDuplicates(synthesis.max_test_similarity, map(tokenizer.tokens, reserved))
-    known = screened_coverage if previous_training_set is None else previous_training_set
+    usable = screened_coverage[screened_coverage["dropped"] == ""]
+    known = usable if previous_training_set is None else previous_training_set
     kept = NearDuplicates(synthesis.max_similarity, map(tokenizer.tokens, known["prompt"]))
 
     def are_copies_of_seeds(rows: pd.DataFrame) -> list[bool]:
@@ -116,19 +122,17 @@ def screen_pairs(
     checks: dict[str, Callable[[pd.DataFrame], Iterable[bool]]] = {
         "schema": lambda rows: rows["unreadable"] != "",
         "empty": lambda rows: [
-            not (prompt.strip() and response.strip()) for _, prompt, response in _texts(rows)
+            is_blank(prompt) or is_blank(response) for _, prompt, response in _texts(rows)
         ],
-        "refusal": lambda rows: are_refusals(rows["response"], screened_coverage["response"]),
+        "refusal": lambda rows: are_refusals(rows["response"], usable["response"]),
         "fails_check": lambda rows: fail_check(rows, synthesis.check),
         "too_long": lambda rows: map(
             bool, refuse_long_pairs(base_model, _texts(rows), fine_tuning.max_length)
         ),
-        "wrong_language": lambda rows: are_foreign(rows, screened_coverage, synthesis.languages),
+        "wrong_language": lambda rows: are_foreign(rows, usable, synthesis.languages),
         "copy_of_seed": are_copies_of_seeds,
-        "near_copy_of_test": lambda rows: [tests.has(tokens[text]) for text in rows["prompt"]],
-        "near_duplicate": lambda rows: [
-            _is_repeated(tokens[text], kept) for text in rows["prompt"]
-        ],
+        "near_copy_of_test": lambda rows: [reserved.has_copy(tokens[p]) for p in rows["prompt"]],
+        "near_duplicate": lambda rows: [_is_repeated(tokens[p], kept) for p in rows["prompt"]],
     }
     dropped = pd.Series("", index=parsed_pairs.index)
     for reason, fails in checks.items():
@@ -140,6 +144,17 @@ def screen_pairs(
     )
 
 
+def reserve(
+    tokenizer: Tokenizer,
+    coverage_test: pd.DataFrame,
+    coverage_holdout: pd.DataFrame,
+    synthesis: SynthesisParameters,
+) -> Reserved:
+    """The prompts of which no copy may be shown or trained on."""
+    prompts = [*coverage_test["prompt"], *coverage_holdout["prompt"]]
+    return Reserved(synthesis.max_test_similarity, map(tokenizer.tokens, prompts))
+
+
 def filter_version(synthesis: SynthesisParameters, fine_tuning: FineTuningParameters) -> str:
     """The version of the checks and a digest of the parameters that they depend on."""
     names = {"max_similarity", "max_test_similarity", "check", "languages", "judging"}
@@ -149,8 +164,14 @@ def filter_version(synthesis: SynthesisParameters, fine_tuning: FineTuningParame
 
 
 def are_refusals(responses: pd.Series, of_task: pd.Series) -> list[bool]:
-    """Whether each response declines the task; none does where the task's own responses do."""
-    if any(REFUSAL.match(response) for response in of_task):
+    """Whether each response declines; none does where declining is a part of the task."""
+    declining = sum(bool(REFUSAL.match(response)) for response in of_task)
+    if declining > MOST_REFUSALS * len(of_task):
+        logger.info(
+            "%d of %d coverage responses decline: no new one is dropped as a refusal",
+            declining,
+            len(of_task),
+        )
         return [False] * len(responses)
     return [bool(REFUSAL.match(response)) for response in responses]
 
@@ -164,8 +185,7 @@ def fail_check(rows: pd.DataFrame, check: TaskCheck | None) -> list[bool]:
     if check is None:
         return [False] * len(rows)
     if check.callable is not None:
-        pairs = zip(rows["prompt"], rows["response"], strict=True)
-        return [not check.callable(prompt, response) for prompt, response in pairs]
+        return _fail_function(rows, check.callable)
     # An empty registry: a schema that names another one is never looked up on the net.
     validator = validator_for(check.json_schema)(check.json_schema, registry=Registry())
 
@@ -180,6 +200,23 @@ def fail_check(rows: pd.DataFrame, check: TaskCheck | None) -> list[bool]:
             ) from error
 
     return [fails(response) for response in rows["response"]]
+
+
+def _fail_function(rows: pd.DataFrame, function: Callable[[str, str], bool]) -> list[bool]:
+    errors: list[str] = []
+
+    def fails(pair_id: str, prompt: str, response: str) -> bool:
+        try:
+            return not function(prompt, response)
+        except Exception as error:  # it is the user's, and json.loads in it is no bug
+            errors.append(f"{pair_id}, {type(error).__name__}: {error}")
+            return True
+
+    columns = rows[["id", "prompt", "response"]].itertuples(index=False, name=None)
+    failing = [fails(*each) for each in columns]
+    if errors:
+        logger.warning("data_synthesis.check raised for %d pairs: %s", len(errors), errors[0])
+    return failing
 
 
 def are_foreign(

@@ -109,7 +109,7 @@ def ask_judge(
     """
     if responses.empty:
         return JudgeReplies.empty()
-    references = pairs.set_index("id")[["prompt", "response"]].to_dict("index")
+    references = pairs.set_index("id")[["system", "prompt", "response"]].to_dict("index")
     rows = [
         {**row, "repeat": repeat}
         for row in responses[["id", "sample", "response"]].to_dict("records")
@@ -192,6 +192,8 @@ def score_prompts(
 
 def _judge_request(judge_prompt: str, pair: dict[Hashable, Any], response: str) -> str:
     case = {"prompt": pair["prompt"], "reference": pair["response"], "response": response}
+    if pair["system"]:
+        case = {"system": pair["system"], **case}
     return fill(judge_prompt, {"case": json.dumps(case, ensure_ascii=False)})
 
 
