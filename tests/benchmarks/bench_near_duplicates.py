@@ -10,7 +10,7 @@ from itertools import combinations
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from llamaduo.near_duplicates import NearDuplicates, Tokenizer, similarity
+from llamaduo.near_duplicates import NearDuplicates, Reserved, Tokenizer, similarity
 from llamaduo.stand_in.task import CATEGORIES, make_ticket
 
 RECORDS = 256_000
@@ -40,14 +40,14 @@ def records(count, rng):
 
 def dedupe(texts, reserved, tokenizer):
     """Kept positions, and seconds per 1,000 records of each eighth of the data."""
-    tests = NearDuplicates(SIMILARITY, map(tokenizer.tokens, reserved))
+    tests = Reserved(SIMILARITY, map(tokenizer.tokens, reserved))
     kept, positions, seconds = NearDuplicates(SIMILARITY), [], []
     piece = len(texts) // 8
     for start in range(0, len(texts), piece):
         began = time.perf_counter()
         for position in range(start, min(start + piece, len(texts))):
             tokens = tokenizer.tokens(texts[position])
-            if not tests.has(tokens) and not kept.has(tokens):
+            if not tests.has_copy(tokens) and not kept.has(tokens):
                 kept.add(tokens)
                 positions.append(position)
         seconds.append((time.perf_counter() - began) * 1000 / piece)
@@ -112,7 +112,7 @@ def test_pairwise_rouge_score_beside_it():
     }
     pairwise = time.perf_counter() - began
     began = time.perf_counter()
-    dedupe(texts, [], Tokenizer([]))
+    dedupe(texts, [], Tokenizer())
     ours = time.perf_counter() - began
 
     print(
