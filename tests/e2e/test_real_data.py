@@ -28,6 +28,7 @@ def test_real_pairs_go_through_coverage_and_a_loop_on_the_rest_of_them(project):
     said = project.kedro(
         "run", "--env=test", "--pipelines=coverage", "--params=coverage.on_bad_rows=drop"
     )
+    refused = project.kedro("run", "--env=test", code=1)
     with FakeOpenAI(answer=score) as server:
         judge = {"base_url": server.base_url, "model": "fake-judge"}
         project.configure("catalog.yml", {"judge": judge})
@@ -35,6 +36,7 @@ def test_real_pairs_go_through_coverage_and_a_loop_on_the_rest_of_them(project):
             "run", "--env=test", "--params=data_synthesis.pairs_per_iteration=100", code=2
         )
 
+    assert "judge: stand-in-triage refuses this task: I am a stand-in" in " ".join(refused.split())
     assert "fewer than 100" in " ".join(said.split())
     (loop,) = project.loops()
     report = project.json("08_reporting/synthesis_report.json", f"{loop}-i002")

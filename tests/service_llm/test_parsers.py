@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaduo.pipelines.data_synthesis.nodes import read_pairs
+from llamaduo.pipelines.data_synthesis.reading import read_pairs
 from llamaduo.pipelines.evaluation.nodes import SCORES, read_judgement
 
 NOTHING = dict.fromkeys(SCORES)

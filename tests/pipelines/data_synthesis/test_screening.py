@@ -338,9 +338,9 @@ def test_coverage_pairs_near_a_test_prompt_or_too_long_are_left_out_and_named(
     reasons = screened_coverage(train, ["What is the capital of France?"], max_length=128)
 
     assert reasons == ["", "too_long", "near_copy_of_test"]
-    assert "coverage_train train-1 is left out: " in caplog.text
-    assert "tokens, at most 128 fit" in caplog.text
-    assert "coverage_train train-2 is left out: near_copy_of_test" in caplog.text
+    (warning,) = caplog.messages
+    assert warning.startswith("2 of 3 pairs of coverage_train are left out: train-1 (")
+    assert "tokens, at most 128 fit), train-2 (near_copy_of_test)" in warning
 
 
 def test_a_coverage_set_of_which_nothing_is_left_is_refused(screened_coverage):

@@ -40,6 +40,8 @@ REFUSAL = re.compile(
 MOST_REFUSALS = 0.05
 """Share of the task's own responses that may decline without being meant to."""
 
+SHOWN = 5
+"""Pairs that a warning names; all of them stand in ``screened_coverage``."""
 PAIR = ["system", "prompt", "response"]
 
 
@@ -77,9 +79,19 @@ def screen_coverage(
     screened = coverage_train.assign(
         dropped=dropped, filter_version=filter_version(synthesis, fine_tuning)
     )
-    for pair_id, reason, problem in zip(coverage_train["id"], dropped, long, strict=True):
-        if reason:
-            logger.warning("coverage_train %s is left out: %s", pair_id, problem or reason)
+    left_out = [
+        f"{pair_id} ({problem or reason})"
+        for pair_id, reason, problem in zip(coverage_train["id"], dropped, long, strict=True)
+        if reason
+    ]
+    if left_out:
+        logger.warning(
+            "%d of %d pairs of coverage_train are left out: %s%s",
+            len(left_out),
+            len(screened),
+            ", ".join(left_out[:SHOWN]),
+            " …" if len(left_out) > SHOWN else "",
+        )
     if all(dropped):
         raise InputError(
             f"none of the {len(screened)} pairs of coverage_train can be used: each is a near-copy "
