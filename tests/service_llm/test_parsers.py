@@ -23,7 +23,8 @@ prose = st.sampled_from(
 )
 after = st.sampled_from(["", "\n", "\nHope this helps {user}!", "\n\n(I gave 85 points.)"])
 fences = st.sampled_from(["{}", "```json\n{}\n```", "```\n{}\n```"])
-texts = st.text(max_size=40) | st.sampled_from(
+storable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+texts = st.text(storable, max_size=40) | st.sampled_from(
     ["code ```x``` ok", 'a "quoted", ]', "{{ seed }} ${x}", '{"prompt": 1}', "ünï\u2028cödé 🦙"]
 )
 
