@@ -41,7 +41,13 @@ def test_line_ends_of_windows_a_mark_and_blank_lines_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "came"),
-    [(b"{'a': 1}", "{'a'"), (b"[1, 2]", "list"), (b'{"a": 1', '{"a"'), (b"\xff\xfe", "xff")],
+    [
+        (b"{'a': 1}", "{'a'"),
+        (b"[1, 2]", "list"),
+        (b'{"a": 1', '{"a"'),
+        (b"\xff\xfe", "xff"),
+        (rb'{"a": "half \uD83D"}', "surrogates not allowed"),
+    ],
 )
 def test_a_broken_line_is_named_by_file_and_number(tmp_path, line, came):
     (tmp_path / "t.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
@@ -50,6 +56,12 @@ def test_a_broken_line_is_named_by_file_and_number(tmp_path, line, came):
         dataset(tmp_path / "t.jsonl").load()
 
     assert came in str(caught.value)
+
+
+def test_a_whole_surrogate_pair_is_a_character(tmp_path):
+    (tmp_path / "t.jsonl").write_bytes(rb'{"a": "\ud83e\udd99"}')
+
+    assert list(dataset(tmp_path / "t.jsonl").load()["a"]) == ["🦙"]
 
 
 def test_versions_are_kept_apart(tmp_path):

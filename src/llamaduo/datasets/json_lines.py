@@ -63,7 +63,9 @@ class JSONLinesDataset(JSONDataset):
 def _row(line: bytes, path: str, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        if b"\\ud" in line.lower():
+            json.dumps(row, ensure_ascii=False).encode("utf-8")  # no table holds half a surrogate
+    except (UnicodeError, json.JSONDecodeError) as error:
         raise DatasetError(
             f"{path}:{number}: expected a JSON object, got {line[:80]!r} ({error})"
         ) from error

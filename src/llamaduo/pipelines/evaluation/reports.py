@@ -16,7 +16,7 @@ REASONS = {
     "budget": "the budget of the loop is spent; what was bought is kept",
     "target_not_confirmed": "the test set meets the target, but the holdout does not confirm it",
     "regression": "the precision has fallen twice in a row",
-    "no_new_data": "the service LLM gave nothing new to train on",
+    "no_new_data": "none of the new pairs could be used, or none came",
     "plateau": "the last iterations brought no proven gain",
     "max_iterations": "the last iteration that was allowed has ended without reaching the target",
     None: "the target is not reached yet",
