@@ -36,8 +36,10 @@ def corrupt(text):
 
 @pytest.mark.parametrize(
     ("rewrite", "code", "reason"),
-    [(str, 0, "target"), (corrupt, 2, "max_iterations")],
-    ids=["true answers", "corrupted answers"],
+    [
+        pytest.param(str, 0, "target", id="true answers"),
+        pytest.param(corrupt, 2, "max_iterations", id="corrupted answers", marks=pytest.mark.soak),
+    ],
 )
 def test_the_target_is_reached_with_true_answers_and_missed_with_corrupted_ones(
     project, rewrite, code, reason
