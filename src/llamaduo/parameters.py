@@ -118,7 +118,8 @@ class SynthesisParameters(Parameters):
     judging: JudgingParameters | None = None
     """None spares the judge: every pair that passes the checks is kept."""
     min_yield: float = Field(0.5, ge=0, le=1)
-    """A warning is logged if a smaller share of the pairs that were asked for is kept."""
+    """A warning is logged if a smaller share of the pairs that were asked for, or of one in
+    ``best_of`` of them, is kept."""
     seed: int = 0
     """Orders the coverage-train pairs that are shown to the service LLM."""
 

@@ -41,11 +41,16 @@ def replies(**columns):
     return pd.DataFrame({**rows, **columns})
 
 
-def report(rows, judged=None, asked=20):
+def report(rows, judged=None, asked=20, **changes):
     judged = PairJudgeReplies.empty() if judged is None else judged
     left_out = coverage(4).assign(dropped=["", "", "too_long", ""])
     return report_synthesis(
-        rows, replies(), judged, left_out, so_far(3), parameters(pairs_per_iteration=asked)
+        rows,
+        replies(),
+        judged,
+        left_out,
+        so_far(3),
+        parameters(pairs_per_iteration=asked, **changes),
     )
 
 
@@ -124,5 +129,6 @@ def test_a_low_yield_is_said_with_its_reasons(caplog):
 def test_a_good_yield_is_no_warning(caplog):
     caplog.set_level(logging.WARNING)
     report(selected("a", "b", dropped=""), asked=3)
+    report(selected("a", "b", dropped=""), asked=16, judging={"min_score": 50, "best_of": 8})
 
     assert not caplog.records

@@ -70,8 +70,9 @@ def report_synthesis(
     asked = synthesis.new_pairs(iteration)
     kept, dropped = _kept(selected_pairs), _counts(selected_pairs["dropped"])
     if asked:
+        wanted = asked / (synthesis.judging.best_of if synthesis.judging else 1)
         logger.log(
-            logging.WARNING if len(kept) < synthesis.min_yield * asked else logging.INFO,
+            logging.WARNING if len(kept) < synthesis.min_yield * wanted else logging.INFO,
             "%d of %d pairs that were asked for can be used; dropped: %s",
             len(kept),
             asked,
