@@ -103,8 +103,8 @@ class CheckedRows(Table):
     response: Series[str]
     licence: Series[str]
     source: Series[str]
-    problems: Series[str]
-    """``field: reason; field: reason``, empty for a pair that can be used."""
+    problems: Series[object]
+    """Of each problem the field and the reason; none for a pair that can be used."""
 
 
 class SplitPairs(CoveragePairs):

@@ -69,15 +69,16 @@ def test_a_repeated_id_is_named_with_the_first_row_that_has_it():
 
     rows = checked({**row, "key": "y"}, row, {**row, "prompt": "q"}, columns={"id": "key"})
 
-    assert list(rows["problems"]) == ["", "", "key: an id that stands twice (first in raw.jsonl:2)"]
+    reason = "an id that stands twice (first in raw.jsonl:2)"
+    assert list(rows["problems"]) == [[], [], [["key", reason]]]
 
 
 def test_a_pair_that_does_not_fit_is_named_with_its_tokens():
     rows = checked({"prompt": "p", "response": "long " * 50}, max_length=40)
 
-    assert re.search(
-        r"^pair: .* fine_tuning.max_length \(\d+ tokens, at most 40 fit\)$", rows["problems"][0]
-    )
+    ((field, reason),) = rows["problems"][0]
+    assert field == "pair"
+    assert re.search(r"fine_tuning.max_length \(\d+ tokens, at most 40 fit\)$", reason)
 
 
 def test_a_pair_that_the_chat_template_refuses_is_named(tmp_path):
@@ -93,8 +94,8 @@ def test_a_pair_that_the_chat_template_refuses_is_named(tmp_path):
         base_model=BaseModelSpec(str(model)),
     )
 
-    assert "refuses a conversation of system, user: no system" in rows["problems"][0]
-    assert rows["problems"][1] == ""
+    assert "refuses a conversation of system, user: no system" in rows["problems"][0][0][1]
+    assert rows["problems"][1] == []
 
 
 def test_columns_that_are_left_out_are_said_once(caplog):

@@ -90,9 +90,9 @@ def test_bad_rows_are_named_and_all_others_are_read(case, run):
     checked = catalog.load("checked_rows")
     name = case.get("file", "raw")
     bad = [
-        f"{row['file']}:{row['line']}:{problem.split(': ')[0]}".removeprefix(f"{name}:")
-        for row in checked[checked["problems"] != ""].to_dict("records")
-        for problem in row["problems"].split("; ")
+        f"{row['file']}:{row['line']}:{field}".removeprefix(f"{name}:")
+        for row in checked.to_dict("records")
+        for field, _ in row["problems"]
     ]
     assert bad == case.get("bad", [])
     pairs = catalog.load("coverage_pairs")

@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 MOST_LINES = 50
 """Bad rows that a message names."""
-BETWEEN = "; "
-"""Two problems of a row."""
 PAIR = ["system", "prompt", "response"]
 NOTHING = dict.fromkeys(["id", "category", *PAIR, "licence", "source"], "")
 
@@ -52,9 +50,11 @@ def check_rows(
     repeated = _repeated_ids(rows, own_problems, coverage.columns.get("id") or "id")
     found = [own + more for own, more in zip(own_problems, repeated, strict=True)]
     too_long = _long_pairs(rows, found, base_model, fine_tuning.max_length)
-    return rows.assign(
-        problems=[_as_text(own + more) for own, more in zip(found, too_long, strict=True)]
-    )
+    problems = [
+        [[field, " ".join(reason.split())] for field, reason in own + more]
+        for own, more in zip(found, too_long, strict=True)
+    ]
+    return rows.assign(problems=pd.Series(problems, dtype=object))
 
 
 def select_pairs(checked_rows: pd.DataFrame, coverage: CoverageParameters) -> pd.DataFrame:
@@ -67,7 +67,7 @@ def select_pairs(checked_rows: pd.DataFrame, coverage: CoverageParameters) -> pd
         InputError: There are bad rows and they are not to be dropped, or there are no others; the
             message names file, line, field and reason of each.
     """
-    is_bad = checked_rows["problems"] != ""
+    is_bad = checked_rows["problems"].map(bool)
     if is_bad.all() or (is_bad.any() and coverage.on_bad_rows == "fail"):
         raise InputError(describe_bad_rows(checked_rows))
     pairs = checked_rows[~is_bad].drop_duplicates(PAIR, ignore_index=True)
@@ -85,25 +85,22 @@ def select_pairs(checked_rows: pd.DataFrame, coverage: CoverageParameters) -> pd
 
 def describe_bad_rows(checked_rows: pd.DataFrame) -> str:
     """Name each bad row, or the file where all of its rows have the same problem."""
-    bad = checked_rows[checked_rows["problems"] != ""]
+    bad = checked_rows[checked_rows["problems"].map(bool)]
     found = [
-        (row["file"], row["line"], problem)
+        (row["file"], row["line"], field, reason)
         for row in bad.to_dict("records")
-        for problem in row["problems"].split(BETWEEN)
+        for field, reason in row["problems"]
     ]
     rows_of = checked_rows["file"].value_counts()
-    times = Counter((file, _kind(problem)) for file, _, problem in found)
-    first: dict[tuple[str, tuple[str, str]], str] = {}
-    for file, _, problem in found:
-        first.setdefault((file, _kind(problem)), problem)
-    lines = list(
-        dict.fromkeys(
-            f"{file}: {first[file, _kind(problem)]}, in each of its {rows_of[file]} rows"
-            if 1 < times[file, _kind(problem)] == rows_of[file]
-            else f"{file}:{line}:{problem}"
-            for file, line, problem in found
-        )
-    )
+    times = Counter((file, *_kind(field, reason)) for file, _, field, reason in found)
+    lines, said = [], set()
+    for file, line, field, reason in found:
+        kind = (file, *_kind(field, reason))
+        if not 1 < times[kind] == rows_of[file]:
+            lines.append(f"{file}:{line}:{field}: {reason}")
+        elif kind not in said:
+            lines.append(f"{file}: {field}: {reason}, in each of its {rows_of[file]} rows")
+            said.add(kind)
     if (more := len(lines) - MOST_LINES) > 0:
         lines[MOST_LINES:] = [f"and {more} more; the catalog entry checked_rows has them all"]
     head = f"{len(bad)} of {len(checked_rows)} rows cannot be used:"
@@ -132,11 +129,9 @@ def report_coverage(
     checked_rows: pd.DataFrame, split_pairs: pd.DataFrame, coverage: CoverageParameters
 ) -> dict[str, Any]:
     """Count what came, what could not be used and why, and what each split got."""
-    is_bad = checked_rows["problems"] != ""
+    is_bad = checked_rows["problems"].map(bool)
     problems = Counter(
-        _kind(problem)
-        for text in checked_rows["problems"][is_bad]
-        for problem in text.split(BETWEEN)
+        _kind(field, reason) for found in checked_rows["problems"] for field, reason in found
     )
     sizes = split_pairs["group"].value_counts()
     return {
@@ -227,12 +222,6 @@ def _long_pairs(
     return [[("pair", reasons[number])] if number in reasons else [] for number in range(len(rows))]
 
 
-def _as_text(problems: list[Problem]) -> str:
-    one_line = (" ".join(f"{field}: {reason}".split()) for field, reason in problems)
-    return BETWEEN.join(each.replace(BETWEEN, ", ") for each in one_line)
-
-
-def _kind(problem: str) -> tuple[str, str]:
+def _kind(field: str, reason: str) -> tuple[str, str]:
     """Field and reason without what differs from row to row."""
-    field, _, reason = problem.partition(": ")
     return re.sub(r"\[\d+\]", "[]", field), reason.partition(" (")[0]
