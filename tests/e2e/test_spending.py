@@ -28,6 +28,7 @@ def asked_for(project):
     return rows
 
 
+@pytest.mark.soak  # test_loop.py has its sibling in each run
 def test_a_second_run_with_nothing_changed_asks_only_about_responses_that_differ(after_a_loop):
     asked = asked_for(after_a_loop)
 
