@@ -1,4 +1,4 @@
-"""One pandera model per table that the catalog holds.
+"""One pandera model per table that the catalog holds, all in one place: they share their columns.
 
 Every table may be empty; then its file has no columns, and the schema gives them back.
 """
@@ -116,17 +116,16 @@ class SplitPairs(CoveragePairs):
 
 
 class Pairs(Table):
-    """Pairs that have all their columns."""
+    """Pairs that have all their columns; may be empty, as the holdout is until it is opened."""
 
     id: Series[str] = pa.Field(unique=True)
     category: Series[str]
+    licence: Series[str]
+    source: Series[str]
+    """Where the user had a coverage pair or a ready pair from."""
     system: Series[str]
     prompt: Series[str]
     response: Series[str]
-
-
-class HoldoutPairs(Pairs):
-    """The holdout pairs that the confirmation may read; empty before the target is met."""
 
 
 class ReadyPairs(Table):
@@ -154,18 +153,9 @@ class Seeds(Table):
     """Pairs that the request asks for."""
 
 
-class SynthesisReplies(Table):
-    """What the service LLM answered, unparsed."""
+class Replies(Table):
+    """What a service LLM answered, unparsed (``service_llm.answers.reply_columns``)."""
 
-    request: Series[int]
-    attempt: Series[int] = pa.Field(isin=[1, 2])
-    """2 asks for the pairs that the first answer lacked."""
-    strategy_name: Series[str] = pa.Field(alias="strategy")
-    seed_id: Series[str]
-    prompt_version: Series[str]
-    """The strategy and a digest of its prompt text."""
-    teacher: Series[str]
-    """The model that was asked."""
     text: Series[str] = pa.Field(nullable=True)
     """None where the request failed."""
     failure: Series[str] = pa.Field(nullable=True)
@@ -180,20 +170,37 @@ class SynthesisReplies(Table):
     """Seconds since the epoch. No later table has a time."""
 
 
-class NewPairs(Pairs):
-    """Pairs that may be trained on; category and system are those of the seed."""
+class SynthesisReplies(Replies):
+    """What the service LLM answered, unparsed."""
 
-    origin: Series[str] = pa.Field(isin=["synthetic", "ready"])
     request: Series[int]
-    """0 for a ready pair."""
+    attempt: Series[int] = pa.Field(isin=[1, 2])
+    """2 asks for the pairs that the first answer lacked."""
+    strategy_name: Series[str] = pa.Field(alias="strategy")
+    seed_id: Series[str]
+    prompt_version: Series[str]
+    """The strategy and a digest of its prompt text."""
+    teacher: Series[str]
+    """The model that was asked."""
+
+
+class TracedPairs(Pairs):
+    """Pairs with where they came from; what does not hold for one is empty."""
+
+    origin: Series[str] = pa.Field(isin=["coverage", "synthetic", "ready"])
     seed_id: Series[str]
     """The coverage pair that was shown; a ready pair's own id."""
-    licence: Series[str]
-    source: Series[str]
     teacher: Series[str]
     model: Series[str] = pa.Field(nullable=True)
-    """The model id that the endpoint reported."""
+    """The model id that the teacher's endpoint reported; None where it did not."""
     prompt_version: Series[str]
+
+
+class NewPairs(TracedPairs):
+    """Pairs that may be trained on; category and system are those of the seed."""
+
+    request: Series[int]
+    """0 for a ready pair."""
 
 
 class ParsedPairs(NewPairs):
@@ -213,17 +220,10 @@ class ScreenedPairs(NewPairs):
     """Of the checks and their parameters."""
 
 
-class PairJudgeReplies(Table):
+class PairJudgeReplies(Replies):
     """What the judge answered about each pair that passed the checks, unparsed."""
 
     id: Series[str] = pa.Field(unique=True)
-    text: Series[str] = pa.Field(nullable=True)
-    failure: Series[str] = pa.Field(nullable=True)
-    detail: Series[str]
-    model: Series[str] = pa.Field(nullable=True)
-    prompt_tokens: Series[int] = pa.Field(ge=0)
-    completion_tokens: Series[int] = pa.Field(ge=0)
-    answered_at: Series[float] = pa.Field(nullable=True)
 
 
 class SelectedPairs(ScreenedPairs):
@@ -236,27 +236,16 @@ class SelectedPairs(ScreenedPairs):
 class ScreenedCoverage(Pairs):
     """Coverage-train pairs, usable or with the reason for which they are left out."""
 
-    licence: Series[str]
-    source: Series[str]
     dropped: Series[str]
     filter_version: Series[str]
 
 
-class TrainingSet(Pairs):
+class TrainingSet(TracedPairs):
     """All pairs that the local LLM may be trained on in an iteration."""
 
-    origin: Series[str] = pa.Field(isin=["coverage", "synthetic", "ready"])
     iteration: Series[int] = pa.Field(ge=1)
     """The iteration that added the pair."""
-    seed_id: Series[str]
-    teacher: Series[str]
-    model: Series[str] = pa.Field(nullable=True)
-    """As the teacher's endpoint reported it; None where it did not."""
-    prompt_version: Series[str]
     filter_version: Series[str]
-    licence: Series[str]
-    source: Series[str]
-    """Where the user had a coverage pair or a ready pair from."""
 
 
 class TrainingLog(Table):
@@ -279,20 +268,13 @@ class Responses(Table):
     """False where ``max_new_tokens`` cut the response off."""
 
 
-class JudgeReplies(Table):
+class JudgeReplies(Replies):
     """What the judge answered about each response, unparsed."""
 
     id: Series[str]
     sample: Series[int]
     repeat: Series[int] = pa.Field(ge=1)
     """1 … M."""
-    text: Series[str] = pa.Field(nullable=True)
-    failure: Series[str] = pa.Field(nullable=True)
-    detail: Series[str]
-    model: Series[str] = pa.Field(nullable=True)
-    prompt_tokens: Series[int] = pa.Field(ge=0)
-    completion_tokens: Series[int] = pa.Field(ge=0)
-    answered_at: Series[float] = pa.Field(nullable=True)
 
 
 class Judgements(Table):

@@ -68,8 +68,7 @@ def screen_coverage(
             f"{len(failing)} of {len(coverage_train)} responses of coverage_train fail "
             f"data_synthesis.check, first of all {failing.iloc[0]}: is it the check of this task?"
         )
-    tokenizer = Tokenizer.of_task(pd.concat([coverage_train, coverage_test, coverage_holdout]))
-    reserved = reserve(tokenizer, coverage_test, coverage_holdout, synthesis)
+    tokenizer, reserved = reserve(coverage_train, coverage_test, coverage_holdout, synthesis)
     copies = [reserved.has_copy(tokenizer.tokens(text)) for text in coverage_train["prompt"]]
     long = refuse_long_pairs(base_model, _texts(coverage_train), fine_tuning.max_length)
     dropped = [
@@ -117,8 +116,7 @@ def screen_pairs(
         ``ScreenedPairs``: every row, with the reason for which it was dropped. A row that fails
         several checks carries the first, in the order of ``checks`` below.
     """
-    tokenizer = Tokenizer.of_task(pd.concat([screened_coverage, coverage_test, coverage_holdout]))
-    reserved = reserve(tokenizer, coverage_test, coverage_holdout, synthesis)
+    tokenizer, reserved = reserve(screened_coverage, coverage_test, coverage_holdout, synthesis)
     tokens = {text: tokenizer.tokens(text) for text in parsed_pairs["prompt"]}
     usable = screened_coverage[screened_coverage["dropped"] == ""]
     known = usable if previous_training_set is None else previous_training_set
@@ -157,14 +155,15 @@ def screen_pairs(
 
 
 def reserve(
-    tokenizer: Tokenizer,
+    coverage: pd.DataFrame,
     coverage_test: pd.DataFrame,
     coverage_holdout: pd.DataFrame,
     synthesis: SynthesisParameters,
-) -> Reserved:
-    """The prompts of which no copy may be shown or trained on."""
+) -> tuple[Tokenizer, Reserved]:
+    """The words of the task, and the prompts of which no copy may be shown or trained on."""
+    tokenizer = Tokenizer.of_task(pd.concat([coverage, coverage_test, coverage_holdout]))
     prompts = [*coverage_test["prompt"], *coverage_holdout["prompt"]]
-    return Reserved(synthesis.max_test_similarity, map(tokenizer.tokens, prompts))
+    return tokenizer, Reserved(synthesis.max_test_similarity, map(tokenizer.tokens, prompts))
 
 
 def filter_version(synthesis: SynthesisParameters, fine_tuning: FineTuningParameters) -> str:
