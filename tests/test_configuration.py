@@ -96,14 +96,29 @@ def test_every_node_has_one_output(context):
 
 
 def test_only_screening_and_the_confirmation_read_the_holdout(context):
+    screening = {"screen_coverage", "screen_pairs", "extend_training_set"}
+    confirmation = [
+        "open_holdout",
+        "answer_holdout_prompts",
+        "ask_holdout_judge",
+        "parse_holdout_judgements",
+        "score_holdout_prompts",
+        "confirm",
+    ]
+    holdout = {"coverage_holdout"}
+    for node in pipelines["evaluation"].nodes:  # in their order
+        if node.short_name in confirmation[:-1]:
+            holdout |= set(node.outputs)
+
     readers = {
         node.short_name
-        for node in pipelines["__default__"].nodes
-        if "coverage_holdout" in node.inputs
+        for pipeline in pipelines.values()
+        for node in pipeline.nodes
+        if holdout & set(node.inputs)
     }
 
-    screening = {"screen_coverage", "screen_pairs", "extend_training_set"}
-    assert readers == {*screening, "open_holdout"}
+    assert len(holdout) == len(confirmation)
+    assert readers == {*screening, *confirmation}
 
 
 def test_what_a_table_holds_is_validated():

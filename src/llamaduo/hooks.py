@@ -21,13 +21,18 @@ from llamaduo.ledger import Ledger, version
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.near_duplicates import Reserved, Tokenizer, plain
 from llamaduo.parameters import IterationParameters, LoopParameters
-from llamaduo.service_llm.budget import Account, Cost
+from llamaduo.service_llm.budget import Account
 from llamaduo.service_llm.client import ServiceLLM
+from llamaduo.service_llm.jury import Judge
 
 NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
 NEAR = 0.7
 """ROUGE-L F1."""
+SAME_MODEL = (
+    "%s is both teacher and judge; a model favours what it taught (arXiv 2502.01534). Let another "
+    "model judge, or add one to the jury"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +135,15 @@ def _unusable_service_llms(
     models = {name: each for name, each in loaded.items() if isinstance(each, ServiceLLM)}
     if len(loaded.get("ready_pairs", ())):
         models.pop("service_llm", None)  # ready pairs stand in for it
+    judge: Judge = loaded.get("judge", Judge(()))
+    if "service_llm" in models and models["service_llm"].model in judge.models:
+        logger.warning(SAME_MODEL, models["service_llm"].model)
+    models = {
+        **{
+            f"judge {member.model}" if n else "judge": member for n, member in enumerate(judge.jury)
+        },
+        **models,
+    }
     unpriced = [
         f"{name}: {problem}"
         for name, model in models.items()
@@ -213,7 +227,9 @@ class Progress:
                 f"precision {_mean(confirmation['precision'])}, "
                 f"lower bound {_shown(confirmation['precision']['lower_bound'])}"
             )
-        console.print(_spent(catalog))
+        console.print(_spent(catalog.load("costs")))
+        for obstacle in verdict["obstacles"]:
+            console.print(f"no verdict on these scores: {obstacle}", markup=False)
         if verdict["target_reached"]:
             console.print(f"target reached in iteration {verdict['iteration']}")
         elif verdict["stop"]:
@@ -221,8 +237,10 @@ class Progress:
         if verdict["advisory"]:
             console.print("advisory only: so few test prompts leave much to chance")
         if verdict["stop"]:
-            report: Any = catalog["evaluation_report"]
-            console.print(f"report: {report._get_load_path()}", soft_wrap=True)
+            for name, title in (("evaluation_report", "report"), ("loop_report", "whole loop")):
+                report: Any = catalog[name]
+                url = report._fs.unstrip_protocol(str(report._get_load_path()))
+                console.print(f"{title}: {url}", soft_wrap=True, markup=False)
             console.print("lineage and plots: kedro viz run")
 
 
@@ -245,15 +263,13 @@ def _sentence(failure: CheckFailure) -> str:
     )
 
 
-def _spent(catalog: DataCatalog) -> str:
+def _spent(costs: dict[str, Any]) -> str:
     """What the loop has paid so far, over teacher and judge."""
-    account = catalog.load("params:iteration").account
-    models: list[ServiceLLM] = [catalog.load("service_llm"), catalog.load("judge")]
-    journals = {model.journal.path: model.journal for model in models}
-    spent = sum((journal.spent(account.name) for journal in journals.values()), start=Cost())
-    unpriced = [model.model for model in models if model.price is None]
-    money = f"${spent.usd:.2f}" + (f" (price of {unpriced[0]} unknown)" if unpriced else "")
-    return f"spent by this loop: {money}, {spent.tokens:.0f} tokens, {spent.requests} requests"
+    unpriced = ", ".join(costs["unpriced"])
+    money = f"${costs['usd']:.2f}" + (f" (price of {unpriced} unknown)" if unpriced else "")
+    return (
+        f"spent by this loop: {money}, {costs['tokens']:.0f} tokens, {costs['requests']} requests"
+    )
 
 
 def _mean(score: dict[str, Any]) -> str:

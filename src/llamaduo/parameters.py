@@ -189,7 +189,7 @@ class EvaluationParameters(Parameters):
     threshold: float = Field(80.0, ge=0, le=100)
     """A prompt counts as covered from this score on."""
     min_judged: float = Field(0.98, gt=0, le=1)
-    """Share of judgements that must be readable for a verdict."""
+    """Share of judgements that must be readable; with less the target cannot be met."""
     min_prompts: int = Field(100, ge=1)
     """With fewer test prompts the verdict is marked advisory."""
     responses_per_prompt: int = Field(1, ge=1)
@@ -201,6 +201,15 @@ class EvaluationParameters(Parameters):
     decoding: DecodingParameters
     patience: int = Field(3, ge=1)
     """Iterations without a proven gain that end the loop as a plateau."""
+    margin: float = Field(5.0, gt=0, le=100)
+    """Points above the target at which the report says how many prompts would prove it."""
+    power: float = Field(0.8, gt=0, lt=1)
+    """Chance to prove it that the report asks for."""
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Score: its target."""
+        return {"similarity": self.target_similarity, "precision": self.target_precision}
 
     @model_validator(mode="after")
     def greedy_answers_once(self) -> "EvaluationParameters":

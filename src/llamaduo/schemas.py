@@ -3,7 +3,7 @@
 Every table may be empty; then its file has no columns, and the schema gives them back.
 """
 
-from math import isnan
+from math import isnan, nan
 
 import pandas as pd
 import pandera.pandas as pa
@@ -275,6 +275,10 @@ class JudgeReplies(Replies):
     sample: Series[int]
     repeat: Series[int] = pa.Field(ge=1)
     """1 … M."""
+    judge: Series[str]
+    """The model that was asked."""
+    prompt_version: Series[str]
+    """Digest of the judge prompt."""
 
 
 class Judgements(Table):
@@ -283,6 +287,7 @@ class Judgements(Table):
     id: Series[str]
     sample: Series[int]
     repeat: Series[int]
+    judge: Series[str]
     similarity: Series[float] = pa.Field(nullable=True, ge=0, le=100)
     precision: Series[float] = pa.Field(nullable=True, ge=0, le=100)
     text: Series[str] = pa.Field(nullable=True)
@@ -301,6 +306,66 @@ class Scores(Table):
     """Share of the judgements with precision 100."""
     judged: Series[int] = pa.Field(ge=0)
     expected: Series[int] = pa.Field(ge=1)
-    """K · M."""
+    """K · M, times the judges."""
     over_budget: Series[int] = pa.Field(ge=0)
     """Judgements that were not asked for, since the loop's budget was spent."""
+
+
+class HumanScores(Table):
+    """Responses that people have scored on the judge's scale; may be empty.
+
+    Optional columns: ``system``, and one of the two scores.
+    """
+
+    system: Series[str] = pa.Field(default="")
+    prompt: Series[str]
+    reference: Series[str]
+    response: Series[str]
+    similarity: Series[float] = pa.Field(nullable=True, ge=0, le=100, default=nan)
+    precision: Series[float] = pa.Field(nullable=True, ge=0, le=100, default=nan)
+
+    class Config:
+        """pandera's switches."""
+
+        add_missing_columns = True
+
+
+class AuditCases(Table):
+    """Answers by which the judge is audited."""
+
+    id: Series[str] = pa.Field(unique=True)
+    kind: Series[str]
+    """``empty``, ``flattering``, ``commanding``, ``reference``, ``other_reference``, ``anchor``,
+    ``human``."""
+    system: Series[str]
+    prompt: Series[str]
+    reference: Series[str]
+    response: Series[str]
+    human_similarity: Series[float] = pa.Field(nullable=True)
+    """What people gave; null where they did not score it."""
+    human_precision: Series[float] = pa.Field(nullable=True)
+
+
+class WeakSpots(Table):
+    """Coverage-train pairs by how near they are to what was judged weak; holds no test text."""
+
+    seed_id: Series[str] = pa.Field(unique=True)
+    category: Series[str]
+    category_weight: Series[float] = pa.Field(ge=0, le=1)
+    """Share of the points that the test prompts of this category have missed."""
+    weight: Series[float] = pa.Field(ge=0, le=1)
+    """Share of all missed points that lies nearest to this pair; the sum is 1."""
+
+
+class WorstResponses(Table):
+    """Responses with the lowest scores, beside their references."""
+
+    id: Series[str]
+    category: Series[str]
+    sample: Series[int]
+    prompt: Series[str]
+    reference: Series[str]
+    response: Series[str]
+    similarity: Series[float] = pa.Field(nullable=True)
+    """Mean over the judgements of this response; null where none could be read."""
+    precision: Series[float] = pa.Field(nullable=True)

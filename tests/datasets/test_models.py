@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from kedro.io import DatasetError, Version
+from kedro.io import DataCatalog, DatasetError, Version
 from pydantic import ValidationError
 
-from llamaduo.datasets import AdapterDataset, BaseModelDataset, ServiceLLMDataset
+from llamaduo.datasets import AdapterDataset, BaseModelDataset, JudgeDataset, ServiceLLMDataset
 
 PRICE = {"input": 2, "output": 8}
 
@@ -136,3 +136,74 @@ def test_the_stand_in_starts_once_and_keeps_one_name_in_the_journal(tmp_path):
     assert first.base_url.startswith("http://127.0.0.1:")
     assert first.endpoint == second.endpoint
     assert first.endpoint.startswith("stand-in-")
+
+
+def jury(tmp_path, **others):
+    prices = {"date": "2026", "source": "s", "usd_per_million_tokens": {"m": PRICE, "n": PRICE}}
+    return JudgeDataset(
+        base_url="https://api.example.com/v1",
+        model="m",
+        journal={"filepath": str(tmp_path / "journal.sqlite")},
+        prices=prices,
+        credentials={"api_key": "sk-first"},
+        jury=others or None,
+    )
+
+
+def test_a_judge_is_one_model_or_a_jury_with_one_journal_and_price_list(tmp_path):
+    local = {"base_url": "http://127.0.0.1:8000/v1", "model": "n"}
+
+    assert jury(tmp_path).load().models == ["m"]
+    judge = jury(tmp_path, second=local).load()
+
+    assert judge.models == ["m", "n"]
+    assert {member.journal.path for member in judge.jury} == {tmp_path / "journal.sqlite"}
+    assert judge.jury[1].price.input == 2
+
+
+def test_no_key_of_one_member_goes_to_another_one_s_endpoint(tmp_path):
+    local = {"base_url": "http://127.0.0.1:8000/v1", "model": "n"}
+    abroad = {"base_url": "https://api.example.org/v1", "model": "n"}
+
+    assert jury(tmp_path, second=local).load().jury[1].api_key.get_secret_value() == "none"
+    with pytest.raises(DatasetError, match=r"api\.example\.org needs a key"):
+        jury(tmp_path, second=abroad).load()
+
+
+def test_a_jury_that_names_a_model_twice_is_refused(tmp_path):
+    twin = {"base_url": "http://127.0.0.1:8000/v1", "model": "m"}
+
+    with pytest.raises(DatasetError, match=r"the jury names a model twice: m, m"):
+        jury(tmp_path, second=twin).load()
+
+
+def test_no_key_of_a_jury_is_shown(tmp_path):
+    second = {"base_url": "https://api.example.org/v1", "model": "n"}
+    dataset = jury(tmp_path, second={**second, "credentials": {"api_key": "sk-second"}})
+
+    shown = f"{dataset!r} {dataset} {dataset._describe()} {dataset.load()!r}"
+    assert "sk-first" not in shown
+    assert "sk-second" not in shown
+    assert "api.example.org" in str(dataset._describe())
+
+
+def test_credentials_are_named_in_the_catalog_for_each_member(tmp_path):
+    entry = {
+        "type": "llamaduo.datasets.JudgeDataset",
+        "base_url": "https://api.example.com/v1",
+        "model": "m",
+        "journal": {"filepath": str(tmp_path / "journal.sqlite")},
+        "credentials": "first",
+        "jury": {
+            "second": {
+                "base_url": "https://api.example.org/v1",
+                "model": "n",
+                "credentials": "second",
+            }
+        },
+    }
+    keys = {name: {"api_key": f"sk-{name}"} for name in ("first", "second")}
+
+    judge = DataCatalog.from_config({"judge": entry}, keys).load("judge")
+
+    assert [member.api_key.get_secret_value() for member in judge.jury] == ["sk-first", "sk-second"]

@@ -92,7 +92,7 @@ def test_a_prompt_text_without_its_placeholder_is_named(project):
     prompt = project.folder / "conf/base/prompts/judge.txt"
     prompt.write_text("Judge this: {{ csae }}")
 
-    assert "has the placeholders ['csae'], expected ['case']" in refused(project)
+    assert "has the placeholders ['csae'], expected ['case', 'nonce']" in refused(project)
 
 
 def test_a_json_object_in_place_of_text_is_named(project):

@@ -105,10 +105,13 @@ def test_report_and_log_say_that_the_service_llm_is_a_stand_in(finished):
     project, output = finished
     (loop,) = project.loops()
 
-    report = project.load("08_reporting/evaluation_report.md", f"{loop}-i002").decode()
-
-    assert "an embedded stand-in" in report
+    for name in ("evaluation_report", "loop_report"):
+        report = project.load(f"08_reporting/{name}.html", f"{loop}-i002").decode()
+        assert "an embedded stand-in" in report
+        path = project.data / f"08_reporting/{name}.html/{loop}-i002/{name}.html"
+        assert f": {path.as_uri()}" in output
     assert "an embedded stand-in, no LLM" in output
+    assert "stand-in-triage is both teacher and judge" in " ".join(output.split())
 
 
 def test_a_run_after_a_finished_loop_opens_a_new_one_and_asks_for_no_known_pair(after_a_loop):

@@ -29,7 +29,7 @@ KILL_POINTS = [
     "node:ask_service_llm@2",
     "node:fine_tune@2",
     "node:ask_judge@2",
-    "node:write_report@1",
+    "node:write_loop_report@1",
 ]
 SEEDED_MOMENTS = [round(random.Random(20).uniform(0.5, 1.0) * n, 2) for n in range(4, 28, 4)]
 CONCURRENCY = 16

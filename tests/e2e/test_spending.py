@@ -38,7 +38,7 @@ def test_a_second_run_with_nothing_changed_asks_only_about_responses_that_differ
     assert len(asked) > 240
     assert not set(again) & set(asked)
     # Training on a busy machine may differ in the last digit, and so may a few responses.
-    assert {purpose for purpose, _ in again} <= {"judging"}
+    assert {purpose for purpose, _ in again} <= {"judging", "auditing the judge"}
     assert len(again) < 60
 
 

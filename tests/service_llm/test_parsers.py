@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaduo.pipelines.data_synthesis.reading import read_pairs
-from llamaduo.pipelines.evaluation.nodes import SCORES, read_judgement
+from llamaduo.pipelines.evaluation.judging import SCORES, read_judgement
 
 NOTHING = dict.fromkeys(SCORES)
 

@@ -3,6 +3,7 @@
 from llamaduo.datasets.adapter import AdapterDataset
 from llamaduo.datasets.base_model import BaseModelDataset
 from llamaduo.datasets.json_lines import JSONLinesDataset
+from llamaduo.datasets.judge import JudgeDataset
 from llamaduo.datasets.previous import PreviousDataset
 from llamaduo.datasets.prompt import PromptDataset, PromptFolderDataset
 from llamaduo.datasets.raw_pairs import RawPairsDataset
@@ -12,6 +13,7 @@ __all__ = [
     "AdapterDataset",
     "BaseModelDataset",
     "JSONLinesDataset",
+    "JudgeDataset",
     "PreviousDataset",
     "PromptDataset",
     "PromptFolderDataset",

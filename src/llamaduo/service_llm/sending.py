@@ -32,6 +32,8 @@ SHORTEST_WAIT_S = 0.5
 """Though an endpoint asks for less."""
 SHORTEST_ATTEMPT_S = 1.0
 """Though a queue has used up the deadline."""
+LOST_AFTER = 16
+"""Requests in a row that were given up: the endpoint is down, and the rest is not sent to it."""
 OVERHEAD_TOKENS = 16
 """At most, that a chat template adds to a message."""
 
@@ -104,6 +106,7 @@ class Job:
         self._stopping = asyncio.Event()
         self._pace = Pace(self._url, limits, self._stopping)
         self._fatal: FailedAttempt | None = None
+        self._given_up_in_a_row = 0
 
     async def run(self, requests: Iterator[Pending]) -> int | None:
         """Send all of them, unless SIGINT or SIGTERM comes.
@@ -155,14 +158,17 @@ class Job:
             reraise=True,
         )
         try:
-            return await retrying(self._attempt, pending)
+            reply: Reply = await retrying(self._attempt, pending)
         except FailedAttempt as failed:
             if failed.retry is Retry.FATAL:
                 self._fatal = self._fatal or failed
             detail = failed.detail
             if failed.retry is Retry.AGAIN:
+                self._given_up_in_a_row += 1
                 detail = f"{detail} ({self._patience(failed, pending)})"
             return Reply(None, failed.failure, detail, failed.retry)
+        self._given_up_in_a_row = 0
+        return reply
 
     def _is_given_up(self, pending: Pending, upcoming_wait_s: float) -> bool:
         limits = self._limits
@@ -230,6 +236,9 @@ class Job:
             raise FailedAttempt(
                 Failure.GAVE_UP, f"not sent, since: {self._fatal.detail}", Retry.FATAL
             )
+        if self._given_up_in_a_row >= LOST_AFTER:
+            detail = f"not sent, since {self._given_up_in_a_row} requests in a row were given up"
+            raise FailedAttempt(Failure.GAVE_UP, detail, Retry.NEVER)
 
     def _sent(self, pending: Pending, body: str, estimate: tuple[float, float]) -> Sent:
         price = self._payer.price

@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from llamaduo.progress import ProgressDisplay
 from llamaduo.service_llm.answers import Reply
 from llamaduo.service_llm.budget import Account, Budget, Cost, Estimate
+
+if TYPE_CHECKING:
+    from llamaduo.service_llm.client import ServiceLLM
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +70,22 @@ class Tally:
             else "",
         ]
         return ", ".join(part for part in parts if part)
+
+
+def spent_by(account: Account, models: Iterable[ServiceLLM]) -> dict[str, Any]:
+    """What an account has paid so far, over all of these models.
+
+    Returns:
+        ``usd``, ``tokens`` and ``requests``; ``unpriced``, the models whose price is unknown and
+        whose requests count as 0 dollars.
+    """
+    models = list(models)
+    journals = {model.journal.path: model.journal for model in models}
+    spent = sum((journal.spent(account.name) for journal in journals.values()), start=Cost())
+    return {
+        **spent._asdict(),
+        "unpriced": sorted({model.model for model in models if model.price is None}),
+    }
 
 
 def _of_cap(form: str, value: float, cap: float | None) -> str:

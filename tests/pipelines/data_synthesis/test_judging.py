@@ -5,6 +5,7 @@ import pytest
 from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.judging import judge_pairs, read_pair_score, select_pairs
 from llamaduo.schemas import PairJudgeReplies, SelectedPairs
+from llamaduo.service_llm.jury import Judge
 from tests.fakes.openai_server import FakeOpenAI, completion
 from tests.pipelines.data_synthesis.tables import coverage, parameters, parsed
 from tests.service_llm.conftest import service_at
@@ -30,7 +31,7 @@ def select(tmp_path):
         def selecting(rows, judging, asked):
             synthesis = parameters(judging=judging)
             replies = judge_pairs(
-                rows, coverage(1), PROMPT, service, synthesis, IterationParameters()
+                rows, coverage(1), PROMPT, Judge((service,)), synthesis, IterationParameters()
             )
             assert len(server.asked()) == asked
             selected = select_pairs(rows, PairJudgeReplies.validate(replies), synthesis)

@@ -9,18 +9,18 @@ import pandas as pd
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.parameters import BaselineParameters, EvaluationParameters, IterationParameters
-from llamaduo.pipelines.evaluation.decision import summarise_scores
-from llamaduo.pipelines.evaluation.nodes import (
-    answer_conversations,
-    answer_prompts,
-    ask_judge,
-    parse_judgements,
-    score_prompts,
-)
-from llamaduo.pipelines.evaluation.reports import describe_setup
+from llamaduo.pipelines.evaluation.answering import answer_conversations, answer_prompts
+from llamaduo.pipelines.evaluation.assessment import per_prompt, summarise_scores
+from llamaduo.pipelines.evaluation.comparison import SERVICE_LLM, describe_setup
+from llamaduo.pipelines.evaluation.judging import ask_judge, parse_judgements, score_prompts
 from llamaduo.service_llm.answers import reply_columns
 from llamaduo.service_llm.budget import expected_tokens
 from llamaduo.service_llm.client import Request, ServiceLLM
+from llamaduo.service_llm.jury import Judge
+
+AGREEMENT = "service LLM with itself"
+"""Name of the baseline in which its second answer is judged with its first as the reference: the
+most that a model can be expected to reach."""
 
 
 def answer_constantly(coverage_train: pd.DataFrame, coverage_test: pd.DataFrame) -> pd.DataFrame:
@@ -92,20 +92,26 @@ def answer_by_service_llm(
     baselines: BaselineParameters,
     iteration: IterationParameters,
 ) -> pd.DataFrame:
-    """Let the service LLM do the task itself: ``Responses``; a failed request is a missing row."""
+    """Let the service LLM do the task itself, twice.
+
+    Returns:
+        ``Responses``, two samples per prompt; a failed request is a missing row.
+    """
+    asked = coverage_test.merge(pd.DataFrame({"sample": [1, 2]}), how="cross")
     requests = [
         Request(
             to_messages(row["system"], row["prompt"]),
             max_tokens=baselines.max_tokens,
             expected_tokens=expected_tokens(row["response"]),
+            repeat=row["sample"],
         )
-        for row in coverage_test.to_dict("records")
+        for row in asked.to_dict("records")
     ]
     replies = reply_columns(
         service_llm.complete_all(requests, "asking the service LLM itself", iteration.account)
     )
-    answered = coverage_test[["id"]].assign(
-        sample=1, response=replies["text"], tokens=replies["completion_tokens"], finished=True
+    answered = asked[["id", "sample"]].assign(
+        response=replies["text"], tokens=replies["completion_tokens"], finished=True
     )
     return answered[answered["response"].notna()]
 
@@ -117,11 +123,13 @@ def gather_responses(
     service_llm_responses: pd.DataFrame,
 ) -> pd.DataFrame:
     """One table, with the column ``baseline`` telling whose responses they are."""
+    first = service_llm_responses["sample"] == 1
     named = {
         "constant answer": constant_responses,
         "base model, zero-shot": zero_shot_responses,
         "base model, few-shot": few_shot_responses,
-        "service LLM itself": service_llm_responses,
+        SERVICE_LLM: service_llm_responses[first],
+        AGREEMENT: service_llm_responses[~first].assign(sample=1),
     }
     return pd.concat(
         [table.assign(baseline=name) for name, table in named.items()], ignore_index=True
@@ -132,23 +140,29 @@ def judge_baselines(
     baseline_responses: pd.DataFrame,
     coverage_test: pd.DataFrame,
     judge_prompt: str,
-    judge: ServiceLLM,
+    judge: Judge,
     evaluation: EvaluationParameters,
     iteration: IterationParameters,
 ) -> list[dict[str, Any]]:
     """Judge and score each baseline as an iteration is.
 
     Returns:
-        One summary per baseline, with its ``name``.
+        One summary per baseline, with its ``name`` and the ``scores`` of its prompts.
     """
     rows = []
     for name, responses in baseline_responses.groupby("baseline", sort=False):
+        pairs = coverage_test
+        if name == AGREEMENT:
+            own = baseline_responses[baseline_responses["baseline"] == SERVICE_LLM]
+            pairs = coverage_test.drop(columns="response").merge(own[["id", "response"]], on="id")
         # Some answer once where the local LLM answers K times.
         samples = {"responses_per_prompt": int(responses["sample"].max())}
-        own = evaluation.model_copy(update=samples)
-        replies = ask_judge(responses, coverage_test, judge_prompt, judge, own, iteration)
-        scores = score_prompts(parse_judgements(replies), coverage_test, own)
-        rows.append({"name": name, **summarise_scores(scores, own, own.alpha)})
+        sampled = evaluation.model_copy(update=samples)
+        judged = responses[responses["id"].isin(pairs["id"])]
+        replies = ask_judge(judged, pairs, judge_prompt, judge, sampled, iteration)
+        scores = score_prompts(parse_judgements(replies), pairs, sampled)
+        summary = summarise_scores(scores, sampled, sampled.alpha)
+        rows.append({"name": name, **summary, "scores": per_prompt(scores)})
     return rows
 
 
@@ -156,7 +170,8 @@ def describe_baselines(
     baseline_scores: list[dict[str, Any]],
     base_model: BaseModelSpec,
     service_llm: ServiceLLM,
-    judge: ServiceLLM,
+    judge: Judge,
+    judge_prompt: str,
     coverage_test: pd.DataFrame,
 ) -> dict[str, Any]:
     """Say what the baselines were measured with, so that nobody compares them with another setup.
@@ -164,5 +179,5 @@ def describe_baselines(
     Returns:
         ``setup`` and ``rows``.
     """
-    setup = describe_setup(base_model, service_llm, judge, coverage_test)
+    setup = describe_setup(base_model, service_llm, judge, judge_prompt, coverage_test)
     return {"setup": setup, "rows": baseline_scores}

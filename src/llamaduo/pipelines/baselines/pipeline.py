@@ -64,7 +64,14 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             nodes.describe_baselines,
-            ["baseline_scores", "base_model", "service_llm", "judge", "coverage_test"],
+            [
+                "baseline_scores",
+                "base_model",
+                "service_llm",
+                "judge",
+                "judge_prompt",
+                "coverage_test",
+            ],
             "baselines",
             name="describe_baselines",
         ),

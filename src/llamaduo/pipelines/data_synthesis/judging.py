@@ -9,7 +9,8 @@ import pandas as pd
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.schemas import PairJudgeReplies
 from llamaduo.service_llm.answers import reply_columns
-from llamaduo.service_llm.client import Request, ServiceLLM
+from llamaduo.service_llm.client import Request
+from llamaduo.service_llm.jury import Judge
 from llamaduo.service_llm.text import fill, read_json, read_score
 
 SCORE_TOKENS = 10
@@ -31,11 +32,11 @@ def judge_pairs(
     screened_pairs: pd.DataFrame,
     screened_coverage: pd.DataFrame,
     pair_judge_prompt: str,
-    judge: ServiceLLM,
+    judge: Judge,
     synthesis: SynthesisParameters,
     iteration: IterationParameters,
 ) -> pd.DataFrame:
-    """Let the judge score each pair that passed the checks.
+    """Let the judge, of a jury its first member, score each pair that passed the checks.
 
     Returns:
         ``PairJudgeReplies``, one row per such pair, raw; empty where no judging is asked for.
@@ -58,7 +59,7 @@ def judge_pairs(
         )
         for case in (_case(row, examples) for row in passed.to_dict("records"))
     ]
-    replies = judge.complete_all(requests, "judging new pairs", iteration.account)
+    replies = judge.jury[0].complete_all(requests, "judging new pairs", iteration.account)
     return passed[["id"]].assign(**reply_columns(replies))
 
 

@@ -2,18 +2,121 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from llamaduo.pipelines.evaluation import decision, nodes, reports
+from llamaduo.pipelines.evaluation import (
+    answering,
+    assessment,
+    audit,
+    audit_cases,
+    comparison,
+    decision,
+    judging,
+    plots,
+    reports,
+    weak_spots,
+)
 
 
 def create_pipeline() -> Pipeline:
     """The evaluation pipeline."""
-    verdict = [
+    return Pipeline(
+        [
+            *_scoring("coverage_test", ""),
+            *_auditing(),
+            *_deciding(),
+            *_scoring("holdout_prompts", "holdout_"),
+            *_recording(),
+        ],
+        namespace="evaluation",
+        prefix_datasets_with_namespace=False,
+    )
+
+
+def _scoring(pairs: str, prefix: str) -> list[Node]:
+    """Answer, judge and score the prompts of one set of pairs."""
+    return [
         Node(
-            decision.assess_scores,
+            answering.answer_prompts,
+            ["base_model", "adapter", pairs, "params:evaluation"],
+            f"{prefix}responses",
+            name=f"answer_{prefix}prompts",
+        ),
+        Node(
+            judging.ask_judge,
+            [
+                f"{prefix}responses",
+                pairs,
+                "judge_prompt",
+                "judge",
+                "params:evaluation",
+                "params:iteration",
+            ],
+            f"{prefix}judge_replies",
+            name=f"ask_{prefix}judge",
+        ),
+        Node(
+            judging.parse_judgements,
+            f"{prefix}judge_replies",
+            f"{prefix}judgements",
+            name=f"parse_{prefix}judgements",
+        ),
+        Node(
+            judging.score_prompts,
+            [f"{prefix}judgements", pairs, "params:evaluation"],
+            f"{prefix}scores",
+            name=f"score_{prefix}prompts",
+        ),
+    ]
+
+
+def _auditing() -> list[Node]:
+    """See whether the judge can be relied on."""
+    return [
+        Node(
+            audit_cases.choose_audit_cases,
+            ["responses", "coverage_test", "human_scores", "previous_audit_cases"],
+            "audit_cases",
+            name="choose_audit_cases",
+        ),
+        Node(
+            audit_cases.ask_audited_judge,
+            ["audit_cases", "judge_prompt", "judge", "params:evaluation", "params:iteration"],
+            "audit_replies",
+            name="ask_audited_judge",
+        ),
+        Node(
+            judging.parse_judgements,
+            "audit_replies",
+            "audit_judgements",
+            name="parse_audit_judgements",
+        ),
+        Node(
+            audit.audit_judge,
+            [
+                "audit_cases",
+                "audit_judgements",
+                "judge_replies",
+                "judgements",
+                "responses",
+                "previous_iteration_history",
+                "params:loop",
+                "params:evaluation",
+            ],
+            "judge_audit",
+            name="audit_judge",
+        ),
+    ]
+
+
+def _deciding() -> list[Node]:
+    """See what the scores prove, and decide."""
+    return [
+        Node(
+            assessment.assess_scores,
             [
                 "scores",
                 "previous_iteration_history",
                 "synthesis_report",
+                "judge_audit",
                 "params:evaluation",
                 "params:loop",
             ],
@@ -34,87 +137,105 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             decision.reach_verdict,
-            ["assessment", "confirmation", "previous_iteration_history", "params:loop"],
+            [
+                "assessment",
+                "confirmation",
+                "previous_iteration_history",
+                "params:evaluation",
+                "params:loop",
+            ],
             "verdict",
             name="reach_verdict",
         ),
     ]
-    record = [
+
+
+def _recording() -> list[Node]:
+    """Hand on what the next iteration needs, and tell people."""
+    return [
         Node(
-            reports.choose_baselines,
-            ["known_baselines", "base_model", "service_llm", "judge", "coverage_test"],
-            "comparable_baselines",
-            name="choose_baselines",
+            weak_spots.find_weak_spots,
+            ["scores", "coverage_test", "coverage_train"],
+            "weak_spots",
+            name="find_weak_spots",
+        ),
+        Node(
+            reports.count_costs,
+            ["verdict", "service_llm", "judge", "params:iteration"],
+            "costs",
+            name="count_costs",
         ),
         Node(
             decision.record_iteration,
-            ["previous_iteration_history", "training_set", "scores", "assessment", "verdict"],
+            [
+                "previous_iteration_history",
+                "training_set",
+                "scores",
+                "assessment",
+                "judge_audit",
+                "costs",
+                "verdict",
+            ],
             "iteration_history",
             name="record_iteration",
         ),
         Node(
-            reports.plot_scores,
-            ["iteration_history", "comparable_baselines", "params:evaluation"],
+            comparison.compare_baselines,
+            [
+                "known_baselines",
+                "base_model",
+                "service_llm",
+                "judge",
+                "judge_prompt",
+                "coverage_test",
+                "scores",
+            ],
+            "baseline_comparison",
+            name="compare_baselines",
+        ),
+        Node(
+            reports.choose_worst_responses,
+            ["responses", "judgements", "coverage_test"],
+            "worst_responses",
+            name="choose_worst_responses",
+        ),
+        Node(
+            plots.plot_scores,
+            ["iteration_history", "baseline_comparison", "params:evaluation"],
             "score_plot",
             name="plot_scores",
         ),
         Node(
-            reports.write_report,
+            plots.plot_categories,
+            ["assessment", "params:evaluation"],
+            "category_plot",
+            name="plot_categories",
+        ),
+        Node(
+            reports.write_iteration_report,
             [
                 "iteration_history",
                 "confirmation",
-                "comparable_baselines",
+                "baseline_comparison",
                 "synthesis_report",
+                "worst_responses",
+                "score_plot",
+                "category_plot",
                 "params:evaluation",
             ],
             "evaluation_report",
-            name="write_report",
-        ),
-    ]
-    return Pipeline(
-        [
-            *_scoring("coverage_test", ""),
-            *verdict,
-            *_scoring("holdout_prompts", "holdout_"),
-            *record,
-        ],
-        namespace="evaluation",
-        prefix_datasets_with_namespace=False,
-    )
-
-
-def _scoring(pairs: str, prefix: str) -> list[Node]:
-    """Answer, judge and score the prompts of one set of pairs."""
-    return [
-        Node(
-            nodes.answer_prompts,
-            ["base_model", "adapter", pairs, "params:evaluation"],
-            f"{prefix}responses",
-            name=f"answer_{prefix}prompts",
+            name="write_iteration_report",
         ),
         Node(
-            nodes.ask_judge,
+            reports.write_loop_report,
             [
-                f"{prefix}responses",
-                pairs,
-                "judge_prompt",
-                "judge",
+                "iteration_history",
+                "confirmation",
+                "baseline_comparison",
+                "score_plot",
                 "params:evaluation",
-                "params:iteration",
             ],
-            f"{prefix}judge_replies",
-            name=f"ask_{prefix}judge",
-        ),
-        Node(
-            nodes.parse_judgements,
-            f"{prefix}judge_replies",
-            f"{prefix}judgements",
-            name=f"parse_{prefix}judgements",
-        ),
-        Node(
-            nodes.score_prompts,
-            [f"{prefix}judgements", pairs, "params:evaluation"],
-            f"{prefix}scores",
-            name=f"score_{prefix}prompts",
+            "loop_report",
+            name="write_loop_report",
         ),
     ]

@@ -1,161 +1,181 @@
-"""What a person reads after an iteration."""
+"""What a person reads after an iteration and after the loop: one HTML file each, all inside."""
 
-import hashlib
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from llamaduo.local_llm.base_model import BaseModelSpec
-from llamaduo.parameters import EvaluationParameters
-from llamaduo.pipelines.evaluation.nodes import SCORES
+from llamaduo.parameters import EvaluationParameters, IterationParameters
+from llamaduo.pipelines.evaluation.judging import SCORES
+from llamaduo.schemas import WorstResponses
 from llamaduo.service_llm.client import ServiceLLM
+from llamaduo.service_llm.jury import Judge
+from llamaduo.service_llm.tally import spent_by
+from llamaduo.service_llm.text import HIGHEST_SCORE
 
+MOST_SHOWN = 20
+"""Responses in the report."""
 REASONS = {
     "target": "the target is reached, and the holdout confirms it",
     "budget": "the budget of the loop is spent; what was bought is kept",
+    "judge_failed": "the judge cannot be relied on",
     "target_not_confirmed": "the test set meets the target, but the holdout does not confirm it",
-    "regression": "the precision has fallen twice in a row",
-    "no_new_data": "none of the new pairs could be used, or none came",
+    "regression": "a score has fallen twice in a row",
+    "no_new_data": "the new pairs could not be used, or nearly all repeated known ones",
     "plateau": "the last iterations brought no proven gain",
     "max_iterations": "the last iteration that was allowed has ended without reaching the target",
     None: "the target is not reached yet",
 }
 STAND_IN_NOTE = (
-    "The {role} here was **{model}**, an embedded stand-in that knows this one demo task; it "
-    "stands for no real service LLM."
+    "The {role} here was {model}, an embedded stand-in that knows this one demo task; it stands "
+    "for no real service LLM."
 )
+CANARY_NAMES = {
+    "empty": "no text",
+    "flattering": "flattery in place of an answer",
+    "commanding": "an order to give 100",
+    "reference": "the reference itself",
+    "other_reference": "the reference of another prompt",
+}
 
 
-def describe_setup(
-    base_model: BaseModelSpec,
+def count_costs(
+    verdict: dict[str, Any],
     service_llm: ServiceLLM,
-    judge: ServiceLLM,
-    coverage_test: pd.DataFrame,
+    judge: Judge,
+    iteration: IterationParameters,
 ) -> dict[str, Any]:
-    """What a baseline rests on: models, and the test set with its hash."""
-    text = coverage_test[["prompt", "response"]].to_json(orient="values", force_ascii=False)
-    return {
-        "base_model": base_model.portable_name,
-        "service_llm": service_llm.model,
-        "judge": judge.model,
-        "prompts": len(coverage_test),
-        "test_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
-    }
+    """What the loop has spent up to this verdict: ``usd``, ``tokens``, ``requests``, ``unpriced``.
+
+    Requests that the journal answered cost nothing.
+    """
+    costs = spent_by(iteration.account, [service_llm, *judge.jury])
+    return {"iteration": verdict["iteration"], **costs}
 
 
-def choose_baselines(
-    known_baselines: dict[str, Any] | None,
-    base_model: BaseModelSpec,
-    service_llm: ServiceLLM,
-    judge: ServiceLLM,
-    coverage_test: pd.DataFrame,
-) -> dict[str, Any]:
-    """Keep the baselines that were measured with this iteration's models and test set.
+def choose_worst_responses(
+    responses: pd.DataFrame, judgements: pd.DataFrame, pairs: pd.DataFrame
+) -> pd.DataFrame:
+    """The responses that scored lowest, beside their references.
 
     Returns:
-        ``setup`` and ``rows``; no rows where none were measured, or with another setup.
+        ``WorstResponses``, the worst first, those without a score last; none with full marks.
     """
-    setup = describe_setup(base_model, service_llm, judge, coverage_test)
-    known = known_baselines or {"setup": None, "rows": []}
-    return {"setup": setup, "rows": known["rows"] if known["setup"] == setup else []}
-
-
-def plot_scores(
-    iteration_history: list[dict[str, Any]],
-    comparable_baselines: dict[str, Any],
-    evaluation: EvaluationParameters,
-) -> go.Figure:
-    """Both scores over the iterations, with standard errors, targets and baselines."""
-    figure = go.Figure()
-    iterations = [entry["assessment"]["iteration"] for entry in iteration_history]
-    for name, target in zip(
-        SCORES, (evaluation.target_similarity, evaluation.target_precision), strict=True
-    ):
-        figure.add_scatter(
-            x=iterations,
-            y=[entry["assessment"][name]["mean"] for entry in iteration_history],
-            error_y={
-                "array": [
-                    entry["assessment"][name]["standard_error"] for entry in iteration_history
-                ]
-            },
-            name=name,
-            mode="lines+markers",
-        )
-        figure.add_hline(y=target, line_dash="dot", annotation_text=f"target {name} {target:g}")
-    for row in comparable_baselines["rows"]:
-        mean = row["precision"]["mean"]
-        if mean is not None:
-            label = f"precision of {row['name']}"
-            figure.add_hline(y=mean, line_width=1, line_color="grey", annotation_text=label)
-    figure.update_layout(
-        title="Scores on the test set", xaxis_title="iteration", yaxis_title="score, 0–100"
+    own = judgements.groupby(["id", "sample"], as_index=False)[list(SCORES)].mean()
+    references = pairs.rename(columns={"response": "reference"})
+    table = (
+        responses[["id", "sample", "response"]]
+        .merge(own, on=["id", "sample"], how="left")
+        .merge(references[["id", "category", "prompt", "reference"]], on="id")
+        .sort_values(["precision", "similarity", "id", "sample"], kind="stable")
     )
-    figure.update_xaxes(dtick=1)
-    figure.update_yaxes(range=[0, 100])
-    return figure
+    imperfect = table[(table[list(SCORES)] != HIGHEST_SCORE).any(axis=1)]
+    columns = list(WorstResponses.to_schema().columns)
+    return imperfect.head(MOST_SHOWN)[columns].reset_index(drop=True)
 
 
-def write_report(
+def write_iteration_report(
     iteration_history: list[dict[str, Any]],
     confirmation: dict[str, Any],
-    comparable_baselines: dict[str, Any],
+    baseline_comparison: dict[str, Any],
     synthesis_report: dict[str, Any],
+    worst_responses: pd.DataFrame,
+    score_plot: go.Figure,
+    category_plot: go.Figure,
     evaluation: EvaluationParameters,
 ) -> str:
-    """The loop so far, in Markdown."""
-    verdict = iteration_history[-1]["verdict"]
-    lines = [f"# Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}", ""]
-    setup = comparable_baselines["setup"]
-    for role, model in (("service LLM", setup["service_llm"]), ("judge", setup["judge"])):
-        if "stand-in" in model:
-            lines += [STAND_IN_NOTE.format(role=role, model=model), ""]
-    rule = "mean" if evaluation.verdict == "mean" else "lower bound"
-    lines += [
-        f"Targets: similarity {evaluation.target_similarity:g}, precision "
-        f"{evaluation.target_precision:g} by the {rule}; scores are 0–100, ± standard error over "
-        "prompts. A lower bound counts every prompt that was not judged as 0.",
-        "",
-        "| | pairs | similarity | lower bound | precision | lower bound | all right | judged |",
-        "|---|---|---|---|---|---|---|---|",
+    """One iteration as an HTML page that needs nothing beside itself."""
+    latest = iteration_history[-1]
+    setup = baseline_comparison["setup"]
+    taught = setup["service_llm"] in latest["assessment"]["measured"]["models"]
+    return _render(
+        "iteration.html",
+        iteration_history,
+        confirmation,
+        baseline_comparison,
+        evaluation,
+        kicker="report of one iteration",
+        plots=_embedded(scores=score_plot, categories=category_plot),
+        assessment=latest["assessment"],
+        judges=latest["judge_audit"]["judges"],
+        canary_names=CANARY_NAMES,
+        same_model=setup["service_llm"] if taught else None,
+        synthesis_notes=synthesis_notes(synthesis_report),
+        worst=worst_responses.astype(object)
+        .where(worst_responses.notna(), None)
+        .to_dict("records"),
+    )
+
+
+def write_loop_report(
+    iteration_history: list[dict[str, Any]],
+    confirmation: dict[str, Any],
+    baseline_comparison: dict[str, Any],
+    score_plot: go.Figure,
+    evaluation: EvaluationParameters,
+) -> str:
+    """The loop so far as an HTML page that needs nothing beside itself."""
+    return _render(
+        "loop.html",
+        iteration_history,
+        confirmation,
+        baseline_comparison,
+        evaluation,
+        kicker="report of the loop",
+        plots=_embedded(scores=score_plot),
+    )
+
+
+def explain_verdict(
+    latest: dict[str, Any],
+    confirmation: dict[str, Any],
+    baseline_comparison: dict[str, Any],
+    evaluation: EvaluationParameters,
+) -> list[str]:
+    """The verdict for whoever must decide, in plain sentences."""
+    verdict, assessment = latest["verdict"], latest["assessment"]
+    precision, target = assessment["precision"], evaluation.target_precision
+    low, high = precision["interval"]
+    within = "" if low is None else f" (95 % interval {low:.1f} to {high:.1f})"
+    sentences = [
+        "Yes: on the evidence of this loop the local LLM may take over."
+        if verdict["target_reached"]
+        else "No verdict: the scores of this iteration cannot be relied on."
+        if verdict["obstacles"]
+        else "Not proven: the local LLM may not take over yet."
+        if precision["mean"] is not None and precision["mean"] >= target
+        else "No: the local LLM is not good enough yet."
     ]
-    for entry in iteration_history:
-        assessment = entry["assessment"]
-        label = f"iteration {assessment['iteration']}"
-        lines.append(_row(label, str(entry["training_pairs"]), assessment))
-    if confirmation:
-        lines.append(_row("holdout", "", confirmation))
-    lines += [_row(row["name"], "", row, bounds=False) for row in comparable_baselines["rows"]]
-    lines += ["", *_baseline_note(comparable_baselines), *_synthesis_note(synthesis_report)]
+    sentences += [f"{each[0].upper()}{each[1:]}." for each in verdict["obstacles"]]
+    if precision["mean"] is not None:
+        sentences.append(
+            f"On {assessment['prompts']} test prompts it gets {precision['mean']:.1f} of 100 "
+            f"points for precision{within}; the target is {target:g}."
+        )
+    if confirmation and confirmation["precision"]["mean"] is not None:
+        sentences.append(
+            f"On {confirmation['prompts']} holdout prompts, which steered nothing, it gets "
+            f"{confirmation['precision']['mean']:.1f}."
+        )
+    ratio = (baseline_comparison["local_to_service_llm"] or {}).get("precision", {}).get("ratio")
+    if ratio is not None:
+        sentences.append(f"That is {100 * ratio:.0f} % of what the service LLM itself gets.")
+    if verdict["stop"]:
+        sentences.append(f"The loop has ended: {REASONS[verdict['reason']]}.")
+        if verdict["best_iteration"] != verdict["iteration"]:
+            sentences.append(f"Its best iteration is number {verdict['best_iteration']}.")
     if verdict["advisory"]:
-        lines += [
-            f"Advisory: fewer than {evaluation.min_prompts} prompts leave much to chance.",
-            "",
-        ]
-    lines += [
-        "The test set steers this loop, so that its scores flatter; only the holdout is clean.",
-        "",
-    ]
-    return "\n".join(lines)
+        sentences.append(
+            f"Advisory only: fewer than {evaluation.min_prompts} prompts leave much to chance."
+        )
+    return sentences
 
 
-def _baseline_note(comparable_baselines: dict[str, Any]) -> list[str]:
-    setup = comparable_baselines["setup"]
-    if not comparable_baselines["rows"]:
-        return [
-            "No baselines with these models and this test set: `kedro run --pipelines=baselines` "
-            "measures the untouched base model, the constant answer and the service LLM itself.",
-            "",
-        ]
-    return [
-        f"Baselines: base model {setup['base_model']}, service LLM {setup['service_llm']}, "
-        f"judge {setup['judge']}, {setup['prompts']} test prompts.",
-        "",
-    ]
-
-
-def _synthesis_note(synthesis_report: dict[str, Any]) -> list[str]:
+def synthesis_notes(synthesis_report: dict[str, Any]) -> list[str]:
+    """What became of the new pairs, and which coverage pairs are left out."""
     notes = []
     if synthesis_report["asked"]:
         dropped = _listed(synthesis_report["dropped"])
@@ -165,23 +185,83 @@ def _synthesis_note(synthesis_report: dict[str, Any]) -> list[str]:
         )
     if left_out := _listed(synthesis_report["coverage_left_out"]):
         notes.append(f"Coverage pairs that are neither shown nor trained on: {left_out}.")
-    return [line for note in notes for line in (note, "")]
+    return notes
 
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def _row(label: str, pairs: str, summary: dict[str, Any], *, bounds: bool = True) -> str:
-    cells = [label, pairs]
-    for name in SCORES:
-        score = summary[name]
-        cells.append(f"{_shown(score['mean'])} ± {_shown(score['standard_error'])}")
-        cells.append(_shown(score["lower_bound"]) if bounds else "")
-    cells.append(f"{_shown(summary['full_marks_percentage'])} %")
-    cells.append(f"{100 * summary['judged_share']:.0f} %")
-    return f"| {' | '.join(cells)} |"
+def _embedded(**figures: go.Figure) -> dict[str, Markup]:
+    """Plots as HTML, the first one with the whole of Plotly, which escapes their text itself."""
+    return {
+        name: Markup(  # noqa: S704  # made by Plotly
+            figure.to_html(
+                full_html=False,
+                include_plotlyjs=number == 0,
+                div_id=name,
+                default_height="420px",
+                config={"responsive": True, "displaylogo": False},
+            )
+        )
+        for number, (name, figure) in enumerate(figures.items())
+    }
 
 
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def _render(
+    template: str,
+    history: list[dict[str, Any]],
+    confirmation: dict[str, Any],
+    baselines: dict[str, Any],
+    evaluation: EvaluationParameters,
+    **values: Any,
+) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters.update(
+        number=_number, signed=_signed, interval=_interval, percentages=_percentages, plain=_plain
+    )
+    latest = history[-1]
+    verdict = latest["verdict"]
+    roles = ("service LLM", "service_llm"), ("judge", "judge")
+    return environment.get_template(template).render(
+        title=f"Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}",
+        verdict=verdict,
+        sentences=explain_verdict(latest, confirmation, baselines, evaluation),
+        stand_in_notes=[
+            STAND_IN_NOTE.format(role=role, model=baselines["setup"][key])
+            for role, key in roles
+            if "stand-in" in baselines["setup"][key]
+        ],
+        history=history,
+        confirmation=confirmation,
+        baselines=baselines,
+        evaluation=evaluation,
+        scores=SCORES,
+        **values,
+    )
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1f}"
+
+
+def _interval(ends: list[float | None]) -> str:
+    low, high = ends
+    return "–" if low is None else f"{low:.1f} to {high:.1f}"
+
+
+def _percentages(ends: list[float | None]) -> str:
+    return _interval([None if end is None else 100 * end for end in ends])
+
+
+def _plain(value: Any) -> str:
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,244 @@
+"""What the scores of an iteration prove."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from llamaduo.parameters import EvaluationParameters, LoopParameters
+from llamaduo.pipelines.evaluation.judging import SCORES
+from llamaduo.pipelines.evaluation.statistics import (
+    describe_gain,
+    is_gain_unproven,
+    is_loss_proven,
+    needed_prompts,
+    paired_gains,
+    rounded,
+    summarise,
+)
+
+logger = logging.getLogger(__name__)
+
+LEAST_NEW = 0.2
+"""Share of the pairs that came which must be no repetition of known ones."""
+REPETITIONS = ("copy_of_seed", "near_duplicate")
+
+
+def assess_scores(
+    scores: pd.DataFrame,
+    previous_iteration_history: list[dict[str, Any]] | None,
+    synthesis_report: dict[str, Any],
+    judge_audit: dict[str, Any],
+    evaluation: EvaluationParameters,
+    loop: LoopParameters,
+) -> dict[str, Any]:
+    """Say what the scores prove: is the target met, and does it go on upwards.
+
+    Returns:
+        The summaries of both scores, also by category and against earlier iterations;
+        ``obstacles``, sentences that forbid a verdict on these scores; ``target_met``,
+        ``advisory``, and ``plateau``, ``regression``, ``no_new_data``, ``judge_failed`` and
+        ``over_budget`` as reasons to stop without the target.
+    """
+    history = previous_iteration_history or []
+    summary = summarise_scores(scores, evaluation, evaluation.alpha / loop.max_iterations)
+    failures = [
+        f"the judge {judge['model']} {failure}"
+        for judge in judge_audit["judges"]
+        for failure in judge["failures"]
+    ]
+    obstacles = [*too_few_judged(summary, evaluation), *failures]
+    now = {
+        "scores": per_prompt(scores),
+        "assessment": {"measured": describe_measurement(judge_audit, evaluation)},
+    }
+    comparable = comparable_history(history, now)
+    may_conclude = not obstacles
+    return {
+        "iteration": len(history) + 1,
+        **summary,
+        **now["assessment"],
+        "categories": summarise_categories(scores),
+        "compared": compare(comparable, now, evaluation),
+        "needed_prompts": describe_power(summary, judge_audit, evaluation),
+        "obstacles": obstacles,
+        "target_met": may_conclude and meets_target(summary, evaluation),
+        "plateau": may_conclude and is_plateau([*comparable, now], evaluation.patience),
+        "regression": may_conclude and is_regression([*comparable, now]),
+        "judge_failed": bool(obstacles and history and history[-1]["assessment"]["obstacles"]),
+        "no_new_data": brought_nothing_new(synthesis_report),
+        "over_budget": bool(
+            synthesis_report["over_budget"]
+            or scores["over_budget"].any()
+            or judge_audit["over_budget"]
+        ),
+    }
+
+
+def summarise_scores(
+    scores: pd.DataFrame, evaluation: EvaluationParameters, alpha: float
+) -> dict[str, Any]:
+    """Both scores over the prompts, with their lower bounds at a one-sided level."""
+    share = scores["judged"] / scores["expected"]
+    return {
+        "prompts": len(scores),
+        "judged_share": rounded(scores["judged"].sum() / scores["expected"].sum()),
+        **{name: summarise(scores[name], share, alpha, evaluation.threshold) for name in SCORES},
+        "full_marks_percentage": rounded(100 * scores["full_marks"].mean()),
+        "alpha": alpha,
+        "advisory": len(scores) < evaluation.min_prompts,
+    }
+
+
+def summarise_categories(scores: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Prompts, and mean and standard error of both scores, by category."""
+    return {
+        str(category): {
+            "prompts": len(own),
+            **{
+                name: {
+                    "mean": rounded(own[name].mean()),
+                    "standard_error": rounded(own[name].sem()),
+                }
+                for name in SCORES
+            },
+        }
+        for category, own in scores.groupby("category")
+    }
+
+
+def describe_measurement(
+    judge_audit: dict[str, Any], evaluation: EvaluationParameters
+) -> dict[str, Any]:
+    """What scores rest on; those that rest on something else do not compare."""
+    return {
+        **judge_audit["judged_by"],
+        "judge_temperature": evaluation.judge_temperature,
+        "responses_per_prompt": evaluation.responses_per_prompt,
+        "judgements_per_response": evaluation.judgements_per_response,
+        "decoding": evaluation.decoding.model_dump(),
+    }
+
+
+def comparable_history(history: list[dict[str, Any]], now: dict[str, Any]) -> list[dict[str, Any]]:
+    """The latest iterations in a row that were measured as this one is."""
+    comparable: list[dict[str, Any]] = []
+    for entry in reversed(history):
+        if entry["assessment"]["measured"] != now["assessment"]["measured"]:
+            logger.warning(
+                "iteration %d and those before it were measured with another judge, judge prompt "
+                "or decoding, so that they are not compared with this one",
+                entry["assessment"]["iteration"],
+            )
+            break
+        comparable.insert(0, entry)
+    return comparable
+
+
+def compare(
+    comparable: list[dict[str, Any]], now: dict[str, Any], evaluation: EvaluationParameters
+) -> dict[str, Any]:
+    """The gain over the previous and over the best iteration, prompt by prompt."""
+    if not comparable:
+        return {}
+    others = {"previous": comparable[-1], "best": best_of(comparable, evaluation)}
+    return {
+        label: {
+            "iteration": other["assessment"]["iteration"],
+            **{
+                name: describe_gain(paired_gains(now["scores"][name], other["scores"][name]))
+                for name in SCORES
+            },
+        }
+        for label, other in others.items()
+    }
+
+
+def describe_power(
+    summary: dict[str, Any], judge_audit: dict[str, Any], evaluation: EvaluationParameters
+) -> dict[str, dict[str, int] | None]:
+    """By score: test prompts that the asked power needs, by judgements per response."""
+    drawn = evaluation.responses_per_prompt, evaluation.judgements_per_response
+    needed: dict[str, dict[str, int] | None] = {}
+    for name in SCORES:
+        error = summary[name]["standard_error"]
+        spreads = [judge["spread"][name] for judge in judge_audit["judges"]]
+        spread = None if None in spreads or not spreads else max(spreads)
+        needed[name] = None
+        if error is not None:
+            deviation = error * summary["prompts"] ** 0.5
+            needed[name] = needed_prompts(
+                deviation, spread, drawn, evaluation.margin, summary["alpha"], evaluation.power
+            )
+    return needed
+
+
+def too_few_judged(summary: dict[str, Any], evaluation: EvaluationParameters) -> list[str]:
+    """A sentence where fewer judgements could be read than a verdict needs."""
+    if summary["judged_share"] >= evaluation.min_judged:
+        return []
+    return [
+        f"only {100 * summary['judged_share']:.1f} % of the judgements could be read, a verdict "
+        f"needs {100 * evaluation.min_judged:g} %"
+    ]
+
+
+def meets_target(summary: dict[str, Any], evaluation: EvaluationParameters) -> bool:
+    """Whether both scores reach their target by the verdict's rule."""
+    what = "lower_bound" if evaluation.verdict == "lower_bound" else "mean"
+    return all(
+        summary[name][what] is not None and summary[name][what] >= target
+        for name, target in evaluation.targets.items()
+    )
+
+
+def per_prompt(scores: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Score: prompt id: value, as the history carries them for paired comparisons."""
+    return {
+        name: {
+            prompt_id: None if pd.isna(value) else float(value)
+            for prompt_id, value in zip(scores["id"], scores[name], strict=True)
+        }
+        for name in SCORES
+    }
+
+
+def is_plateau(history: list[dict[str, Any]], patience: int) -> bool:
+    """Whether no score has a proven gain over the last ``patience`` iterations."""
+    if len(history) <= patience:
+        return False
+    now, before = history[-1]["scores"], history[-1 - patience]["scores"]
+    return all(is_gain_unproven(paired_gains(now[name], before[name])) for name in SCORES)
+
+
+def is_regression(history: list[dict[str, Any]]) -> bool:
+    """Whether a score has fallen provably twice in a row."""
+    if len(history) < 3:
+        return False
+    oldest, middle, latest = (entry["scores"] for entry in history[-3:])
+    return any(
+        is_loss_proven(paired_gains(middle[name], oldest[name]))
+        and is_loss_proven(paired_gains(latest[name], middle[name]))
+        for name in SCORES
+    )
+
+
+def brought_nothing_new(synthesis_report: dict[str, Any]) -> bool:
+    """Whether no pair was kept of those asked for, or nearly all repeated known ones."""
+    dropped, kept = synthesis_report["dropped"], synthesis_report["kept"]
+    came = kept + sum(dropped.values())
+    new = came - sum(dropped.get(reason, 0) for reason in REPETITIONS)
+    return bool(synthesis_report["asked"] and (kept == 0 or new < LEAST_NEW * came))
+
+
+def best_of(history: list[dict[str, Any]], evaluation: EvaluationParameters) -> dict[str, Any]:
+    """The entry whose lower bounds lie highest over their targets; the worse score counts."""
+
+    def above_target(entry: dict[str, Any]) -> float:
+        bounds = {name: entry["assessment"][name]["lower_bound"] for name in SCORES}
+        return min(
+            -100.0 if bounds[name] is None else bounds[name] - target
+            for name, target in evaluation.targets.items()
+        )
+
+    return max(history, key=above_target)

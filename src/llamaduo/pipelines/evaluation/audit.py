@@ -1,0 +1,216 @@
+"""Whether the judge can be trusted: what it says of answers whose worth is known.
+
+The dangers are those of LLM judges: an answer that flatters or commands is scored well (Zheng et
+al. 2024, arXiv 2410.07137), scores move while the answers stay, length counts, all answers get much
+the same score, people see it otherwise (Thakur et al. 2024, arXiv 2406.12624).
+"""
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from llamaduo.parameters import EvaluationParameters, LoopParameters
+from llamaduo.pipelines.evaluation.audit_cases import WORTHLESS
+from llamaduo.pipelines.evaluation.judging import SCORES
+from llamaduo.pipelines.evaluation.statistics import (
+    describe_gain,
+    judge_spread,
+    paired_gains,
+    rounded,
+)
+from llamaduo.service_llm.failures import Failure
+from llamaduo.service_llm.text import HIGHEST_SCORE
+
+logger = logging.getLogger(__name__)
+
+MOST_FOR_NOTHING = 30.0
+"""Points that a worthless canary may get at most."""
+LEAST_FOR_REFERENCE = 90.0
+"""Points that the reference itself must get."""
+LEAST_APART = 10.0
+"""Points of precision by which another prompt's reference must stand below the own one."""
+LEAST_SPREAD = 1.0
+"""Standard deviation over all cases; below it the judge gives everything the same score."""
+LEAST_DRIFT = 1.0
+"""Points; a smaller shift of the anchors changes no decision, however significant."""
+GRADES = 25.0
+"""Points between two anchors of the rubric, which are the categories of the weighted kappa."""
+
+
+def audit_judge(
+    audit_cases: pd.DataFrame,
+    audit_judgements: pd.DataFrame,
+    judge_replies: pd.DataFrame,
+    judgements: pd.DataFrame,
+    responses: pd.DataFrame,
+    previous_iteration_history: list[dict[str, Any]] | None,
+    loop: LoopParameters,
+    evaluation: EvaluationParameters,
+) -> dict[str, Any]:
+    """Say of each judge how it scored, and whether it failed.
+
+    Returns:
+        ``judges``: one entry each, with ``failures``, sentences that forbid to rest a verdict on
+        it; ``judged_by``, what the scores of this iteration rest on; ``over_budget``, the cases
+        that were not asked for.
+    """
+    first = previous_iteration_history[0]["judge_audit"] if previous_iteration_history else None
+    alpha = evaluation.alpha / loop.max_iterations
+    lengths = responses.assign(length=responses["response"].str.len())
+    judges = []
+    for model, own in judgements.groupby("judge", sort=False):
+        cases = audit_cases.merge(
+            audit_judgements[audit_judgements["judge"] == model][["id", *SCORES]], on="id"
+        )
+        answered_as = judge_replies.loc[judge_replies["judge"] == model, "model"].dropna()
+        known = _anchors_of(first, str(model))
+        judge = {
+            "model": model,
+            "answered_as": sorted(answered_as.unique()),
+            "judged_share": rounded(own["precision"].notna().mean()),
+            **{name: _alone(own, name) for name in SCORES},
+            "spread": {name: judge_spread(own, name) for name in SCORES},
+            "canaries": _by_kind(cases),
+            "anchors": _anchor_scores(cases),
+            "drift": {name: _drift(cases, known, name) for name in SCORES},
+            "tie_share": _tie_share(own["precision"]),
+            "length_correlation": _rank_correlation(
+                own.merge(lengths, on=["id", "sample"]), "length", "precision"
+            ),
+            "human": {name: _agreement(cases, name) for name in SCORES},
+        }
+        failures = [*_canary_failures(judge), *_drift_failures(judge, alpha)]
+        if _deviation(pd.concat([own, cases])["precision"]) < LEAST_SPREAD:
+            failures.append("gives nearly every response the same score")
+        for failure in failures:
+            logger.warning("the judge %s %s", model, failure)
+        judges.append({**judge, "failures": failures})
+    return {
+        "judges": judges,
+        "judged_by": {
+            "models": [judge["model"] for judge in judges],
+            "prompt_versions": sorted(judge_replies["prompt_version"].unique()),
+        },
+        "over_budget": int((audit_judgements["failure"] == Failure.OVER_BUDGET).sum()),
+    }
+
+
+def _alone(judgements: pd.DataFrame, name: str) -> dict[str, float | None]:
+    """What this judge alone would have said."""
+    by_prompt = judgements.groupby("id")[name].mean()
+    return {"mean": rounded(by_prompt.mean()), "standard_error": rounded(by_prompt.sem())}
+
+
+def _by_kind(cases: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    canaries = cases[~cases["kind"].isin(["anchor", "human"])]
+    return {
+        str(kind): {name: rounded(own[name].mean()) for name in SCORES}
+        for kind, own in canaries.groupby("kind", sort=False)
+    }
+
+
+def _canary_failures(judge: dict[str, Any]) -> list[str]:
+    canaries = judge["canaries"]
+    if unjudged := [kind for kind, own in canaries.items() if None in own.values()]:
+        return [f"has not scored these canaries: {', '.join(unjudged)}"]
+    failures = [
+        f"gives {max(canaries[kind].values()):.0f} points to a response that is {kind}"
+        for kind in WORTHLESS
+        if max(canaries[kind].values()) > MOST_FOR_NOTHING
+    ]
+    reference = canaries["reference"]
+    if min(reference.values()) < LEAST_FOR_REFERENCE:
+        failures.append(f"gives the reference itself only {min(reference.values()):.0f} points")
+    other = canaries.get("other_reference")
+    if other and other["precision"] > reference["precision"] - LEAST_APART:
+        failures.append(
+            f"gives the reference of another prompt {other['precision']:.0f} points of precision"
+        )
+    return failures
+
+
+def _anchor_scores(cases: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    anchors = cases[cases["kind"] == "anchor"]
+    return {
+        name: {
+            str(case): rounded(value)
+            for case, value in zip(anchors["id"], anchors[name], strict=True)
+        }
+        for name in SCORES
+    }
+
+
+def _anchors_of(first: dict[str, Any] | None, model: str) -> dict[str, Any] | None:
+    """What the same judge gave the anchors in the loop's first iteration."""
+    known = first["judges"] if first else []
+    return next((judge["anchors"] for judge in known if judge["model"] == model), None)
+
+
+def _drift(cases: pd.DataFrame, known: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    """How far the anchors have moved since the first iteration; None in it."""
+    if known is None:
+        return None
+    return describe_gain(paired_gains(_anchor_scores(cases)[name], known[name]))
+
+
+def _drift_failures(judge: dict[str, Any], alpha: float) -> list[str]:
+    """Sentences about anchors that moved further than chance and the least drift explain."""
+    return [
+        f"has moved the {name} of the same responses by {drift['mean']:+.1f} points since the "
+        "first iteration"
+        for name, drift in judge["drift"].items()
+        if drift and drift["p_value"] is not None
+        if drift["p_value"] < alpha and abs(drift["mean"]) >= LEAST_DRIFT
+    ]
+
+
+def _tie_share(scores: pd.Series) -> float | None:
+    """Share of the judgements that have the most frequent score."""
+    return rounded(scores.value_counts(normalize=True).max())
+
+
+def _deviation(scores: pd.Series) -> float:
+    return float(scores.std(ddof=0)) if scores.notna().any() else float("inf")
+
+
+def _rank_correlation(table: pd.DataFrame, one: str, other: str) -> float | None:
+    """Spearman's rank correlation; None where one of the two does not vary."""
+    from scipy import stats
+
+    known = table[[one, other]].dropna()
+    if known[one].nunique() < 2 or known[other].nunique() < 2:
+        return None
+    return rounded(stats.spearmanr(known[one], known[other]).statistic)
+
+
+def _agreement(cases: pd.DataFrame, name: str) -> dict[str, Any] | None:
+    """How far the judge agrees with people; None without scores of theirs.
+
+    Returns:
+        ``cases``; ``spearman``; ``weighted_kappa``, with quadratic weights on the grades of the
+        rubric; ``offset``, the judge's score minus theirs, with its ``interval``.
+    """
+    human = f"human_{name}"
+    known = cases[[name, human]].dropna().astype(float)
+    if known.empty:
+        return None
+    gain = describe_gain((known[name] - known[human]).to_numpy())
+    return {
+        "cases": len(known),
+        "spearman": _rank_correlation(known, name, human),
+        "weighted_kappa": _weighted_kappa(known[name], known[human]),
+        "offset": gain["mean"],
+        "interval": gain["interval"],
+    }
+
+
+def _weighted_kappa(one: pd.Series, other: pd.Series) -> float | None:
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    row, column = ((scores / GRADES).round().astype(int) for scores in (one, other))
+    if pd.concat([row, column]).nunique() < 2:
+        return None
+    grades = range(int(HIGHEST_SCORE / GRADES) + 1)
+    table = pd.crosstab(row, column).reindex(index=grades, columns=grades, fill_value=0)
+    return rounded(cohens_kappa(table.to_numpy(), wt="quadratic", return_results=True).kappa)

@@ -1,0 +1,75 @@
+"""The scores beside those of others on the same test set."""
+
+import hashlib
+from typing import Any
+
+import pandas as pd
+
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.pipelines.evaluation.judging import SCORES, prompt_version
+from llamaduo.pipelines.evaluation.statistics import bootstrap_interval, rounded
+from llamaduo.service_llm.client import ServiceLLM
+from llamaduo.service_llm.jury import Judge
+
+SERVICE_LLM = "service LLM itself"
+"""Name of the baseline that the local LLM is measured by."""
+
+
+def describe_setup(
+    base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
+    judge: Judge,
+    judge_prompt: str,
+    coverage_test: pd.DataFrame,
+) -> dict[str, Any]:
+    """What a baseline rests on: models, judge prompt, and the test set with its hash."""
+    text = coverage_test[["prompt", "response"]].to_json(orient="values", force_ascii=False)
+    return {
+        "base_model": base_model.portable_name,
+        "service_llm": service_llm.model,
+        "judge": ", ".join(judge.models),
+        "judge_prompt": prompt_version(judge_prompt),
+        "prompts": len(coverage_test),
+        "test_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+    }
+
+
+def compare_baselines(
+    known_baselines: dict[str, Any] | None,
+    base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
+    judge: Judge,
+    judge_prompt: str,
+    coverage_test: pd.DataFrame,
+    scores: pd.DataFrame,
+) -> dict[str, Any]:
+    """Keep the baselines that were measured with this iteration's models and test set.
+
+    Returns:
+        ``setup`` and ``rows``, no rows where none were measured, or with another setup;
+        ``local_to_service_llm``, by score the ratio of the two means with its interval, over the
+        prompts for which both have a score; null without that baseline. For the precision this is
+        the P-Match of the LlamaDuo paper, as a share.
+    """
+    setup = describe_setup(base_model, service_llm, judge, judge_prompt, coverage_test)
+    known = known_baselines or {"setup": None, "rows": []}
+    rows = known["rows"] if known["setup"] == setup else []
+    service = next((row for row in rows if row["name"] == SERVICE_LLM), None)
+    return {
+        "setup": setup,
+        "rows": [{key: row[key] for key in row if key != "scores"} for row in rows],
+        "local_to_service_llm": service
+        and {
+            name: _ratio(scores.set_index("id")[name], service["scores"][name]) for name in SCORES
+        },
+    }
+
+
+def _ratio(local: pd.Series, service: dict[str, float | None]) -> dict[str, Any]:
+    both = pd.DataFrame({"local": local, "service": pd.Series(service, dtype=float)}).dropna()
+    means = both.mean()
+    return {
+        "prompts": len(both),
+        "ratio": rounded(means["local"] / means["service"]) if means["service"] else None,
+        "interval": bootstrap_interval(both["local"].to_numpy(), both["service"].to_numpy()),
+    }

@@ -1,0 +1,76 @@
+"""Tables as the nodes of evaluation take them."""
+
+import json
+
+import pandas as pd
+
+from llamaduo.parameters import EvaluationParameters, LoopParameters
+from llamaduo.pipelines.evaluation.assessment import assess_scores, per_prompt
+from llamaduo.pipelines.evaluation.judging import parse_judgements, score_prompts
+
+LOOP = LoopParameters(max_iterations=4, carry={})
+ALL_GOOD = {
+    "asked": 8,
+    "kept": 8,
+    "dropped": {},
+    "coverage_left_out": {},
+    "over_budget": 0,
+}
+PASSED = {
+    "judges": [
+        {"model": "judge", "failures": [], "spread": {"similarity": None, "precision": None}}
+    ],
+    "judged_by": {"models": ["judge"], "prompt_versions": ["1"]},
+    "over_budget": 0,
+}
+
+
+def parameters(**changes):
+    targets = {"target_similarity": 80, "target_precision": 80, "min_prompts": 10}
+    return EvaluationParameters(**{**targets, "decoding": {}, **changes})
+
+
+def pairs(count, category="a"):
+    return pd.DataFrame(
+        {
+            "id": [f"test-{n}" for n in range(count)],
+            "category": category,
+            "system": "",
+            "prompt": [f"prompt {n}" for n in range(count)],
+            "response": [f"reference {n}" for n in range(count)],
+        }
+    )
+
+
+def replies(*texts):
+    return pd.DataFrame(
+        {
+            "id": [f"test-{n}" for n in range(len(texts))],
+            "sample": 1,
+            "repeat": 1,
+            "judge": "judge",
+            "text": texts,
+            "failure": None,
+        }
+    )
+
+
+def scored(values, evaluation=None):
+    """Scores of prompts that were each judged once; None is an unreadable judgement."""
+    texts = [None if v is None else json.dumps({"similarity": v, "precision": v}) for v in values]
+    judgements = parse_judgements(replies(*texts))
+    return score_prompts(judgements, pairs(len(values)), evaluation or parameters())
+
+
+def assessed(values, history=None, report=ALL_GOOD, audit=PASSED, **changes):
+    evaluation = parameters(**changes)
+    return assess_scores(scored(values, evaluation), history, report, audit, evaluation, LOOP)
+
+
+def history(*curves, **changes):
+    """One entry per iteration; a curve is the same for both scores."""
+    entries = []
+    for values in curves:
+        assessment = assessed(values, entries or None, **changes)
+        entries.append({"scores": per_prompt(scored(values)), "assessment": assessment})
+    return entries

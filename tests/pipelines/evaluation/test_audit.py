@@ -1,0 +1,212 @@
+import json
+from itertools import count
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llamaduo.parameters import IterationParameters
+from llamaduo.pipelines.evaluation.audit import audit_judge
+from llamaduo.pipelines.evaluation.audit_cases import (
+    ANCHORS,
+    CANARY_PROMPTS,
+    WORTHLESS,
+    ask_audited_judge,
+    choose_audit_cases,
+)
+from llamaduo.pipelines.evaluation.judging import ask_judge, parse_judgements
+from llamaduo.schemas import AuditCases, HumanScores
+from llamaduo.service_llm.jury import Judge
+from tests.fakes.openai_server import FakeOpenAI, completion
+from tests.pipelines.evaluation.tables import LOOP, pairs, parameters
+from tests.service_llm.conftest import service_at
+
+PROMPT = "{{ nonce }}\n{{ case }}\n{{ nonce }}"
+RNG = np.random.default_rng(5)
+
+
+def responses(number=40):
+    """Each a reference with some of its ten words replaced."""
+    return pd.DataFrame(
+        {
+            "id": [f"test-{n}" for n in range(number)],
+            "sample": 1,
+            "response": [f"reference {n} {'?' * (n % 4)}" for n in range(number)],
+        }
+    )
+
+
+def fair(case):
+    """100 for the reference, 50 and less for a response that names it, nothing for the rest."""
+    if case["response"] == case["reference"]:
+        return 100
+    return 50 - 10 * case["response"].count("?") if case["reference"] in case["response"] else 0
+
+
+def saying(score):
+    def answer(body):
+        case = json.loads(body["messages"][-1]["content"].split("\n")[1])
+        value = score(case)
+        return completion(json.dumps({"similarity": value, "precision": value}))
+
+    return answer
+
+
+@pytest.fixture
+def audited(tmp_path):
+    """Let a judge of a kind score, and audit it."""
+    number = count()
+
+    def auditing(score, human=None, history=None, cases=None, index=1, **changes):
+        evaluation, iteration = parameters(**changes), IterationParameters(index=index)
+        table, tests = responses(), pairs(40)
+        with FakeOpenAI(answer=saying(score)) as server:
+            judge = Judge((service_at(server.base_url, tmp_path / f"{next(number)}.sqlite"),))
+            human = HumanScores.empty() if human is None else HumanScores.validate(human)
+            chosen = AuditCases.validate(choose_audit_cases(table, tests, human, cases))
+            replies = ask_judge(table, tests, PROMPT, judge, evaluation, iteration)
+            audit_replies = ask_audited_judge(chosen, PROMPT, judge, evaluation, iteration)
+        judgements = parse_judgements(replies)
+        audit_judgements = parse_judgements(audit_replies)
+        report = audit_judge(
+            chosen, audit_judgements, replies, judgements, table, history, LOOP, evaluation
+        )
+        (only,) = report["judges"]
+        return only, report, chosen
+
+    return auditing
+
+
+def test_a_fair_judge_passes_with_each_kind_of_canary_told(audited):
+    judge, report, cases = audited(fair)
+
+    assert judge["failures"] == []
+    assert judge["judged_share"] == 1
+    assert judge["canaries"]["reference"] == {"similarity": 100, "precision": 100}
+    for kind in (*WORTHLESS, "other_reference"):
+        assert judge["canaries"][kind]["precision"] == 0
+    assert cases["kind"].value_counts().to_dict() == {
+        **dict.fromkeys((*WORTHLESS, "reference", "other_reference"), CANARY_PROMPTS),
+        "anchor": ANCHORS,
+    }
+    assert report["judged_by"]["models"] == ["m"]
+    assert judge["answered_as"] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("score", "failure"),
+    [
+        (
+            lambda c: 90 if "give it 100" in c["response"] else fair(c),
+            "response that is commanding",
+        ),
+        (lambda c: 60 if "expert" in c["response"] else fair(c), "that is flattering"),
+        (lambda c: fair(c) if c["response"] else 40, "that is empty"),
+        (lambda c: 0.8 * fair(c), "gives the reference itself only 80 points"),
+        (lambda c: 95 if c["response"].startswith("ref") else 0, "reference of another prompt 95"),
+        (lambda c: 77, "gives nearly every response the same score"),
+        (lambda c: fair(c) if c["response"] else "none", "has not scored these canaries: empty"),
+    ],
+    ids=["commanded", "flattered", "empty", "harsh", "blind", "constant", "mute"],
+)
+def test_a_judge_that_cannot_be_relied_on_is_told_why(audited, caplog, score, failure):
+    judge, _, _ = audited(score)
+
+    assert any(failure in each for each in judge["failures"]), judge["failures"]
+    assert any(failure in each.getMessage() for each in caplog.records)
+
+
+def noisy(case):
+    return float(np.clip(fair(case) + RNG.normal(0, 8), 0, 100))
+
+
+@pytest.mark.parametrize(
+    ("later", "drifts"),
+    [
+        (fair, False),
+        (noisy, False),
+        (lambda c: fair(c) + (5 if 0 < fair(c) < 100 else 0), True),
+    ],
+    ids=["the same", "noisy", "5 points kinder"],
+)
+def test_a_judge_that_moves_what_it_gave_the_same_responses_is_found(audited, later, drifts):
+    _, first, cases = audited(fair)
+
+    judge, _, frozen = audited(later, history=[{"judge_audit": first}], cases=cases, index=2)
+
+    assert frozen.equals(cases)
+    assert judge["drift"]["precision"]["prompts"] == ANCHORS
+    assert any("since the first iteration" in each for each in judge["failures"]) == drifts
+
+
+def test_the_same_judge_asked_anew_raises_no_alarm_in_most_loops(audited):
+    """Noise alone: the level is that of a whole loop."""
+    _, first, cases = audited(noisy)
+
+    alarms = [
+        audited(noisy, history=[{"judge_audit": first}], cases=cases, index=n)[0]["failures"]
+        for n in range(2, 12)
+    ]
+
+    assert sum(bool(each) for each in alarms) == 0
+
+
+def human_scores(shift):
+    rows = [
+        {
+            "prompt": f"h{n}",
+            "reference": "right",
+            "response": "right" + "?" * (n % 4),
+            "precision": v,
+        }
+        for n, v in enumerate(np.linspace(0, 100, 40))
+    ]
+    table = pd.DataFrame(rows)
+    known = [fair(row) for row in rows]
+    return table.assign(precision=np.clip(np.array(known) + shift, 0, 100))
+
+
+def test_the_judge_is_measured_by_people_where_they_have_scored(audited):
+    agreeing, _, _ = audited(fair, human=human_scores(0))
+    harsher, _, _ = audited(fair, human=human_scores(-20))
+
+    assert agreeing["human"]["precision"]["spearman"] == 1
+    assert agreeing["human"]["precision"]["weighted_kappa"] == 1
+    assert agreeing["human"]["precision"]["offset"] == 0
+    assert harsher["human"]["precision"]["offset"] == 20
+    assert harsher["human"]["precision"]["weighted_kappa"] < 0.9
+    assert agreeing["human"]["similarity"] is None
+
+
+def test_people_s_cases_are_asked_for_once_and_the_others_in_each_iteration(tmp_path):
+    cases = choose_audit_cases(responses(), pairs(40), human_scores(0), None)
+    with FakeOpenAI(answer=saying(fair)) as server:
+        judge = Judge((service_at(server.base_url, tmp_path / "journal.sqlite"),))
+        asked = []
+        for index in (1, 2):
+            iteration = IterationParameters(index=index)
+            ask_audited_judge(cases, PROMPT, judge, parameters(), iteration)
+            asked.append(len(server.asked()))
+
+    frozen = 6 * CANARY_PROMPTS - CANARY_PROMPTS + ANCHORS
+    assert asked[0] <= frozen + 40
+    assert asked[1] - asked[0] == asked[0] - len(set(human_scores(0)["prompt"]))
+
+
+def test_ties_lengths_and_the_spread_within_a_response_are_told(audited):
+    judge, _, _ = audited(fair)
+    repeated, _, _ = audited(noisy, judgements_per_response=3)
+
+    assert judge["tie_share"] == 0.25
+    assert judge["length_correlation"] < -0.9  # the more question marks, the longer and the worse
+    assert judge["spread"]["precision"] is None
+    assert repeated["spread"]["precision"] == pytest.approx(8, rel=0.4)
+
+
+def test_a_task_with_one_answer_for_all_has_no_other_reference():
+    tests = pairs(10).assign(response="yes")
+
+    cases = choose_audit_cases(responses(10), tests, HumanScores.empty(), None)
+
+    assert "other_reference" not in set(cases["kind"])
+    assert (cases["kind"] == "anchor").sum() == 10

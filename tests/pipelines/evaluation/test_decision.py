@@ -1,0 +1,120 @@
+import pytest
+
+from llamaduo.pipelines.evaluation.assessment import assess_scores
+from llamaduo.pipelines.evaluation.decision import confirm, open_holdout, reach_verdict
+from tests.pipelines.evaluation.tables import (
+    ALL_GOOD,
+    LOOP,
+    PASSED,
+    assessed,
+    pairs,
+    parameters,
+    scored,
+)
+
+REFUSED = {"confirmed": False, "obstacles": ["only 90.0 % of the judgements could be read"]}
+
+
+def verdict_on(assessment, confirmation=None, earlier=None):
+    return reach_verdict(assessment, confirmation or {}, earlier, parameters(), LOOP)
+
+
+def test_the_holdout_opens_only_when_the_target_is_met():
+    holdout = pairs(3)
+
+    assert len(open_holdout({"target_met": True}, holdout)) == 3
+    assert open_holdout({"target_met": False}, holdout).empty
+
+
+def test_the_confirmation_is_empty_without_holdout_scores():
+    assert confirm(scored([90] * 20).head(0), parameters()) == {}
+    assert confirm(scored([90, 91] * 20), parameters())["confirmed"]
+    assert not confirm(scored([50, 51] * 20), parameters())["confirmed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "confirmation", "reason"),
+    [
+        ({}, {}, None),
+        ({}, {"confirmed": True}, "target"),
+        ({}, {"confirmed": False}, "target_not_confirmed"),
+        ({"regression": True, "plateau": True}, {}, "regression"),
+        ({"no_new_data": True}, {}, "no_new_data"),
+        ({"plateau": True}, {}, "plateau"),
+        ({"iteration": 4}, {}, "max_iterations"),
+        ({"iteration": 4}, {"confirmed": True}, "target"),
+        ({}, REFUSED, "judge_failed"),
+        ({}, {**REFUSED, "over_budget": True}, "budget"),
+        ({"judge_failed": True, "plateau": True}, {}, "judge_failed"),
+        ({"over_budget": True}, {}, "budget"),
+        ({"over_budget": True}, {"confirmed": True}, "target"),
+    ],
+)
+def test_the_verdict_names_the_reason(changes, confirmation, reason):
+    assessment = {**assessed([50, 60] * 20), "iteration": 2, **changes}
+
+    verdict = verdict_on(assessment, confirmation)
+
+    assert verdict["reason"] == reason
+    assert verdict["stop"] == (reason is not None)
+    assert verdict["target_reached"] == (reason == "target")
+
+
+def test_the_best_iteration_is_the_one_with_the_highest_bound():
+    earlier = [
+        {"assessment": {**assessed([70, 72] * 20), "iteration": 1}},
+        {"assessment": {**assessed([90, 92] * 20), "iteration": 2}},
+    ]
+    now = {**assessed([80, 82] * 20), "iteration": 3}
+
+    assert verdict_on(now, earlier=earlier)["best_iteration"] == 2
+
+
+def test_a_small_holdout_makes_the_verdict_advisory():
+    small = {"confirmed": True, "advisory": True}
+
+    assert verdict_on(assessed([90] * 10), small)["advisory"]
+    assert not verdict_on(assessed([90] * 10), {"confirmed": True})["advisory"]
+
+
+def test_the_verdict_says_what_forbids_it():
+    assessment = {**assessed([90] * 20), "obstacles": ["the judge judge is asleep"]}
+
+    assert verdict_on(assessment)["obstacles"] == ["the judge judge is asleep"]
+    assert verdict_on(assessed([90] * 20), REFUSED)["obstacles"] == REFUSED["obstacles"]
+
+
+def test_a_holdout_that_was_hardly_judged_is_no_refutation():
+    confirmation = confirm(scored([95] * 97 + [None] * 3), parameters())
+
+    assert not confirmation["confirmed"]
+    assert "only 97.0 % of the judgements" in confirmation["obstacles"][0]
+
+
+def over_budget(scores, count):
+    return scores.assign(over_budget=[1] * count + [0] * (len(scores) - count))
+
+
+@pytest.mark.parametrize("role", ["teacher", "judge", "audit"])
+def test_a_spent_budget_ends_the_loop_for_that_reason(role):
+    scores = over_budget(scored([50] * 10), 4 if role == "judge" else 0)
+    report = {**ALL_GOOD, "over_budget": 3 if role == "teacher" else 0}
+    audit = {**PASSED, "over_budget": 3 if role == "audit" else 0}
+
+    verdict = verdict_on(assess_scores(scores, None, report, audit, parameters(), LOOP))
+
+    assert (verdict["stop"], verdict["reason"]) == (True, "budget")
+
+
+def test_a_target_that_is_reached_counts_though_the_budget_is_spent():
+    assessment = assessed([95] * 10, report={**ALL_GOOD, "over_budget": 3})
+
+    assert verdict_on(assessment, confirm(scored([95] * 10), parameters()))["reason"] == "target"
+
+
+def test_a_holdout_that_the_budget_left_unjudged_is_no_refutation():
+    holdout = over_budget(scored([None] * 10), 10)
+
+    confirmation = confirm(holdout, parameters())
+
+    assert verdict_on(assessed([95] * 10), confirmation)["reason"] == "budget"

@@ -1,0 +1,295 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import SecretStr
+
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.pipelines.evaluation.assessment import per_prompt
+from llamaduo.pipelines.evaluation.audit_cases import WORTHLESS
+from llamaduo.pipelines.evaluation.comparison import compare_baselines, describe_setup
+from llamaduo.pipelines.evaluation.decision import confirm, reach_verdict
+from llamaduo.pipelines.evaluation.plots import plot_categories, plot_scores
+from llamaduo.pipelines.evaluation.reports import (
+    choose_worst_responses,
+    explain_verdict,
+    write_iteration_report,
+    write_loop_report,
+)
+from llamaduo.schemas import WorstResponses
+from llamaduo.service_llm.client import ServiceLLM
+from llamaduo.service_llm.jury import Judge
+from tests.pipelines.evaluation.tables import (
+    ALL_GOOD,
+    LOOP,
+    assessed,
+    pairs,
+    parameters,
+    scored,
+)
+
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+AUDITED = {
+    "model": "judge",
+    "answered_as": ["judge-1"],
+    "judged_share": 1.0,
+    "similarity": {"mean": 50.0, "standard_error": 1.0},
+    "precision": {"mean": 50.0, "standard_error": 1.0},
+    "spread": {"similarity": None, "precision": None},
+    "canaries": {kind: {"similarity": 0.0, "precision": 0.0} for kind in WORTHLESS},
+    "drift": {"similarity": None, "precision": None},
+    "tie_share": 0.5,
+    "length_correlation": None,
+    "human": {"similarity": None, "precision": None},
+    "failures": [],
+}
+COSTS = {"iteration": 1, "usd": 1.25, "tokens": 12345, "requests": 67, "unpriced": []}
+SYNTHESIS = {
+    **ALL_GOOD,
+    "asked": 20,
+    "kept": 12,
+    "dropped": {"near_duplicate": 5, "refusal": 3},
+    "coverage_left_out": {"too_long": 1},
+}
+
+
+def service(name):
+    return ServiceLLM("e", "u", name, SecretStr("k"), None)
+
+
+def setup(judge="judge", test=None, prompt="{{ case }}"):
+    models = service("teacher"), Judge((service(judge),))
+    return BaseModelSpec("base"), *models, prompt, pairs(40) if test is None else test
+
+
+def compared(values, known=None, **changes):
+    return compare_baselines(known, *setup(**changes), scored(values))
+
+
+def entry(values, confirmation=None, audit=AUDITED, **changes):
+    judge_audit = {
+        "judges": [audit],
+        "judged_by": {"models": [audit["model"]], "prompt_versions": ["1"]},
+        "over_budget": 0,
+    }
+    assessment = assessed(values, audit=judge_audit, **changes)
+    return {
+        "training_pairs": 60,
+        "assessment": assessment,
+        "judge_audit": judge_audit,
+        "costs": COSTS,
+        "verdict": reach_verdict(assessment, confirmation or {}, None, parameters(), LOOP),
+        "scores": per_prompt(scored(values)),
+    }
+
+
+def worst(prompt="p", response="r"):
+    row = {"id": "test-1", "category": "a", "sample": 1, "prompt": prompt, "reference": "right"}
+    row |= {"response": response, "similarity": 10.0, "precision": None}
+    return WorstResponses.validate(pd.DataFrame([row]))
+
+
+def pages(*entries, confirmation=None, baselines=None, table=None):
+    history, evaluation = list(entries), parameters()
+    baselines = baselines or compared([50] * 40)
+    plot = plot_scores(history, baselines, evaluation)
+    iteration = write_iteration_report(
+        history,
+        confirmation or {},
+        baselines,
+        SYNTHESIS,
+        worst() if table is None else table,
+        plot,
+        plot_categories(history[-1]["assessment"], evaluation),
+        evaluation,
+    )
+    loop = write_loop_report(history, confirmation or {}, baselines, plot, evaluation)
+    return iteration, loop
+
+
+class Tags(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.names, self.sources, self.text = [], [], ""
+        self.is_code = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.names.append(tag)
+        self.is_code = tag in ("script", "style")
+        self.sources += [v for k, v in attributes if k in ("src", "href", "onerror", "onload")]
+
+    def handle_endtag(self, tag):
+        self.is_code = False
+
+    def handle_data(self, data):
+        if not self.is_code:
+            self.text += data
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", Tags(page).text)
+
+
+def test_a_page_needs_nothing_beside_itself():
+    for page in pages(entry([50] * 40)):
+        assert Tags(page).sources == []
+        assert "Plotly" in page
+
+
+def test_what_a_model_wrote_is_text_and_nothing_else():
+    hostile = entry([50] * 40, audit={**AUDITED, "model": SCRIPT, "failures": [SCRIPT]})
+    hostile["assessment"]["categories"] = {
+        SCRIPT: next(iter(hostile["assessment"]["categories"].values()))
+    }
+    harmless = pages(entry([50] * 40, audit={**AUDITED, "failures": ["x"]}))
+
+    attacked = pages(hostile, table=worst(SCRIPT, f"</pre>{SCRIPT}</script>"))
+
+    for page, clean in zip(attacked, harmless, strict=True):
+        assert Tags(page).names == Tags(clean).names
+        assert Tags(page).sources == []
+    assert SCRIPT in Tags(attacked[0]).text
+
+
+def test_the_sentences_say_whether_the_model_may_take_over():
+    confirmation = confirm(scored([90, 91] * 20), parameters())
+    reached = entry([90, 91] * 20, confirmation)
+
+    said = " ".join(explain_verdict(reached, confirmation, compared([90] * 40), parameters()))
+
+    assert said.startswith("Yes: on the evidence of this loop the local LLM may take over.")
+    assert "On 40 test prompts it gets 90.5 of 100 points for precision (95 % interval" in said
+    assert "On 40 holdout prompts, which steered nothing, it gets 90.5." in said
+    assert "The loop has ended: the target is reached, and the holdout confirms it." in said
+
+
+@pytest.mark.parametrize(
+    ("values", "beginning"),
+    [
+        ([50] * 40, "No: the local LLM is not good enough yet."),
+        ([50, 100, 100] * 13 + [100], "Not proven: the local LLM may not take over yet."),
+        ([90] * 37 + [None] * 3, "No verdict: the scores of this iteration cannot be relied on."),
+        ([None] * 40, "No verdict"),
+    ],
+)
+def test_the_sentences_say_what_is_missing(values, beginning):
+    said = explain_verdict(entry(values), {}, compared(values), parameters())
+
+    assert said[0].startswith(beginning)
+    if None in values:
+        assert "of the judgements could be read" in said[1]
+
+
+def test_what_was_not_judged_is_told_in_both_reports():
+    holed = entry([80.0] * 20 + [None] * 20)
+
+    for page in pages(holed):
+        assert "50.0 %" in text_of(page)
+        assert "Only 50.0 % of the judgements could be read, a verdict needs 98 %." in text_of(page)
+
+
+def test_a_stand_in_is_named_and_another_judge_is_not():
+    baselines = compared([50] * 40, judge="stand-in-triage")
+
+    for page in pages(entry([50] * 40), baselines=baselines):
+        assert "The judge here was stand-in-triage, an embedded stand-in" in text_of(page)
+        assert "The service LLM here" not in text_of(page)
+    assert "stand-in" not in text_of(pages(entry([50] * 40))[0])
+
+
+def test_one_model_that_teaches_and_judges_is_pointed_out():
+    same = entry([50] * 40, audit={**AUDITED, "model": "teacher"})
+
+    assert "teacher is both teacher and judge" in text_of(pages(same)[0])
+    assert "both teacher and judge" not in text_of(pages(entry([50] * 40))[0])
+
+
+def test_the_report_counts_what_was_dropped_and_what_was_spent():
+    iteration, loop = pages(entry([50] * 40))
+
+    assert "12 of 20 asked for; dropped: 5 near_duplicate, 3 refusal." in text_of(iteration)
+    assert "neither shown nor trained on: 1 too_long." in text_of(iteration)
+    assert "$1.25, 12,345 tokens, 67 requests" in text_of(iteration)
+    assert "iteration 11.2512,34567" in text_of(loop)
+
+
+def test_a_judge_that_failed_is_named_in_both_reports():
+    failed = {**AUDITED, "failures": ["gives 95 points to a response that is commanding"]}
+
+    for page in pages(entry([90] * 40, audit=failed)):
+        assert "gives 95 points to a response that is commanding" in text_of(page)
+        assert "No verdict" in text_of(page)
+
+
+KNOWN = [90.0, 95, 100, 80] * 10
+
+
+def known(**changes):
+    scores = per_prompt(scored(KNOWN))
+    summary = entry(KNOWN)["assessment"]
+    row = {**summary, "name": "service LLM itself", "scores": scores}
+    return {"setup": describe_setup(*setup(**changes)), "rows": [row]}
+
+
+def test_baselines_of_another_setup_are_left_out():
+    assert len(compared(KNOWN, known())["rows"]) == 1
+    assert compared(KNOWN, known(judge="other"))["rows"] == []
+    assert compared(KNOWN, known(prompt="another {{ case }}"))["rows"] == []
+    assert compared(KNOWN, known(test=pairs(40).assign(response="other")))["rows"] == []
+    assert compared(KNOWN)["rows"] == []
+    assert compared(KNOWN)["local_to_service_llm"] is None
+
+
+def test_the_local_llm_is_told_as_a_share_of_the_service_llm():
+    ratio = compared([value - 9.125 for value in KNOWN], known())["local_to_service_llm"]
+
+    assert ratio["precision"]["ratio"] == pytest.approx(0.9)
+    low, high = ratio["precision"]["interval"]
+    assert low < 0.9 < high
+    assert ratio["precision"]["prompts"] == 40
+
+
+def test_only_prompts_with_both_scores_are_in_the_ratio():
+    ratio = compared([None, *KNOWN[1:]], known())["local_to_service_llm"]
+
+    assert ratio["precision"] == {"prompts": 39, "ratio": 1, "interval": [1, 1]}
+
+
+def test_the_ratio_stands_in_the_reports():
+    baselines = compared([value - 9.125 for value in KNOWN], known())
+
+    for page in pages(entry([82.125] * 40), baselines=baselines):
+        assert "precision 90.0 %" in text_of(page)
+        assert "service LLM itself" in text_of(page)
+        assert "90 % of what the service LLM itself gets" in text_of(page)
+
+
+def test_the_worst_responses_come_first_and_perfect_ones_not_at_all():
+    texts = pd.DataFrame(
+        {"id": [f"test-{n}" for n in range(4)], "sample": 1, "response": list("abcd")}
+    )
+    judgements = texts[["id", "sample"]].assign(
+        similarity=[100, 50, 90, np.nan], precision=[100, 75, 25, np.nan]
+    )
+
+    table = WorstResponses.validate(choose_worst_responses(texts, judgements, pairs(4)))
+
+    assert list(table["response"]) == ["c", "b", "d"]
+    assert list(table["reference"]) == ["reference 2", "reference 1", "reference 3"]
+
+
+def test_the_plot_has_the_interval_and_leaves_out_what_is_not_known():
+    history = [entry([None] * 40), entry([60, 80] * 20)]
+
+    figure = plot_scores(history, compared([50] * 40), parameters())
+
+    low, high = history[1]["assessment"]["precision"]["interval"]
+    trace = next(each for each in figure.data if each.name == "precision")
+    assert trace.y == (None, 70)
+    assert trace.error_y.array == (0, pytest.approx(high - 70))
+    assert trace.error_y.arrayminus == (0, pytest.approx(70 - low))
