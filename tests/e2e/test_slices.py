@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from tests.fakes.openai_server import FakeOpenAI, Fault, is_preflight
+
 
 def new_version(project, path, loop):
     (version,) = [name for name in project.versions(path) if not name.startswith(loop)]
@@ -139,3 +141,28 @@ def test_a_usage_error_does_not_pass_for_an_honest_miss(finished):
     project, _ = finished
 
     assert "No such option" in project.kedro("run", "--pipline=evaluation", code=1)
+
+
+def test_a_judge_that_dies_in_the_middle_leaves_a_report_of_what_is_missing(after_a_loop):
+    project, answered = after_a_loop, []
+    (loop,) = project.loops()
+
+    def dead_after_60(body):
+        if is_preflight(body):
+            return None
+        answered.append(body)
+        return Fault(500, '{"error": {"message": "down"}}') if len(answered) > 60 else None
+
+    with FakeOpenAI(script=dead_after_60) as server:
+        judge = {"base_url": server.base_url, "model": "mortal", "limits": {"attempts": 1}}
+        project.configure("catalog.yml", {"judge": judge})
+        output = project.kedro("run", "--env=test", "--pipelines=evaluation")
+
+    version = new_version(project, "08_reporting/evaluation_report.html", loop)
+    replies = project.load("07_model_output/judge_replies.jsonl", version).decode().splitlines()
+    texts = [json.loads(reply)["text"] for reply in replies]
+    assert (len(texts), sum(text is not None for text in texts)) == (120, 60)
+    report = project.load("08_reporting/evaluation_report.html", version).decode()
+    assert "Only 50.0 % of the judgements could be read, a verdict needs 98 %." in report
+    assert "has not scored these canaries: empty" in report
+    assert "requests in a row were given up" in " ".join(output.split())

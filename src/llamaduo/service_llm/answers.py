@@ -38,17 +38,21 @@ class Reply:
     """When the answer came, in seconds since the epoch."""
 
 
-def reply_columns(replies: Sequence[Reply]) -> dict[str, list[Any]]:
+def reply_columns(replies: Sequence[Reply], *, needed: bool = True) -> dict[str, list[Any]]:
     """Replies as columns: all but ``retry``.
 
+    Args:
+        needed: Whether nothing can go on where not one reply came.
+
     Raises:
-        ServiceLLMError: Every request failed, or one failed in a way that stops the others. What
-            has come stands in the journal, and nothing of it is asked for again.
+        ServiceLLMError: Every request failed and replies are needed, or one failed in a way that
+            stops the others. What has come stands in the journal, and nothing of it is asked for
+            again.
     """
     failed = [reply for reply in replies if reply.failure]
     fatal = [reply for reply in failed if reply.retry is Retry.FATAL]
     stopping = [reply for reply in failed if reply.failure is not Failure.OVER_BUDGET]
-    if fatal or (replies and len(stopping) == len(replies)):
+    if fatal or (needed and replies and len(stopping) == len(replies)):
         first = (fatal or stopping)[0]
         raise ServiceLLMError(
             f"{len(failed)} of {len(replies)} requests failed, the first with: {first.failure}, "

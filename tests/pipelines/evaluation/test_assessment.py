@@ -129,6 +129,19 @@ def test_a_judge_that_fails_twice_in_a_row_is_a_reason_to_stop():
     assert assessed([90] * 97 + [None] * 3, earlier)["judge_failed"]
 
 
+def test_an_iteration_without_a_verdict_proves_neither_plateau_nor_regression():
+    flat, falling = (
+        history(*([[60.0, 61] * 20] * 4)),
+        history([90.0] * 40, [80.0] * 40, [70.0] * 40),
+    )
+    for entries in (flat, falling):
+        entries[0]["assessment"]["obstacles"] = ["the judge judge is asleep"]
+
+    assert not is_plateau(flat, patience=3)
+    assert not is_regression(falling)
+    assert best_of(falling, parameters()) is falling[1]
+
+
 def test_iterations_that_were_measured_otherwise_are_not_compared():
     flat = [60.0, 61] * 20
     as_before, other = history(*([flat] * 3)), history(*([flat] * 3), judge_temperature=1.0)

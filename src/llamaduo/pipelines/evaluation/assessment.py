@@ -48,24 +48,24 @@ def assess_scores(
         for failure in judge["failures"]
     ]
     obstacles = [*too_few_judged(summary, evaluation), *failures]
+    measured = describe_measurement(judge_audit, evaluation)
     now = {
         "scores": per_prompt(scores),
-        "assessment": {"measured": describe_measurement(judge_audit, evaluation)},
+        "assessment": {"measured": measured, "obstacles": obstacles},
     }
     comparable = comparable_history(history, now)
-    may_conclude = not obstacles
     return {
         "iteration": len(history) + 1,
         **summary,
-        **now["assessment"],
+        "measured": measured,
         "categories": summarise_categories(scores),
         "compared": compare(comparable, now, evaluation),
         "needed_prompts": describe_power(summary, judge_audit, evaluation),
         "obstacles": obstacles,
-        "target_met": may_conclude and meets_target(summary, evaluation),
-        "plateau": may_conclude and is_plateau([*comparable, now], evaluation.patience),
-        "regression": may_conclude and is_regression([*comparable, now]),
-        "judge_failed": bool(obstacles and history and history[-1]["assessment"]["obstacles"]),
+        "target_met": not obstacles and meets_target(summary, evaluation),
+        "plateau": not obstacles and is_plateau([*comparable, now], evaluation.patience),
+        "regression": is_regression([*comparable, now]),
+        "judge_failed": bool(obstacles and history and is_refused(history[-1])),
         "no_new_data": brought_nothing_new(synthesis_report),
         "over_budget": bool(
             synthesis_report["over_budget"]
@@ -82,7 +82,7 @@ def summarise_scores(
     share = scores["judged"] / scores["expected"]
     return {
         "prompts": len(scores),
-        "judged_share": rounded(scores["judged"].sum() / scores["expected"].sum()),
+        "judged_share": float(scores["judged"].sum() / scores["expected"].sum()),
         **{name: summarise(scores[name], share, alpha, evaluation.threshold) for name in SCORES},
         "full_marks_percentage": rounded(100 * scores["full_marks"].mean()),
         "alpha": alpha,
@@ -205,7 +205,7 @@ def per_prompt(scores: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 def is_plateau(history: list[dict[str, Any]], patience: int) -> bool:
     """Whether no score has a proven gain over the last ``patience`` iterations."""
-    if len(history) <= patience:
+    if len(history) <= patience or is_refused(history[-1 - patience]):
         return False
     now, before = history[-1]["scores"], history[-1 - patience]["scores"]
     return all(is_gain_unproven(paired_gains(now[name], before[name])) for name in SCORES)
@@ -213,7 +213,7 @@ def is_plateau(history: list[dict[str, Any]], patience: int) -> bool:
 
 def is_regression(history: list[dict[str, Any]]) -> bool:
     """Whether a score has fallen provably twice in a row."""
-    if len(history) < 3:
+    if len(history) < 3 or any(is_refused(entry) for entry in history[-3:]):
         return False
     oldest, middle, latest = (entry["scores"] for entry in history[-3:])
     return any(
@@ -221,6 +221,11 @@ def is_regression(history: list[dict[str, Any]]) -> bool:
         and is_loss_proven(paired_gains(latest[name], middle[name]))
         for name in SCORES
     )
+
+
+def is_refused(entry: dict[str, Any]) -> bool:
+    """Whether an iteration's scores carry no verdict: with judgements missing they flatter."""
+    return bool(entry["assessment"]["obstacles"])
 
 
 def brought_nothing_new(synthesis_report: dict[str, Any]) -> bool:
@@ -232,13 +237,17 @@ def brought_nothing_new(synthesis_report: dict[str, Any]) -> bool:
 
 
 def best_of(history: list[dict[str, Any]], evaluation: EvaluationParameters) -> dict[str, Any]:
-    """The entry whose lower bounds lie highest over their targets; the worse score counts."""
+    """The entry whose lower bounds lie highest over their targets; the worse score counts.
 
-    def above_target(entry: dict[str, Any]) -> float:
+    One whose scores carry no verdict is the best only among such.
+    """
+
+    def above_target(entry: dict[str, Any]) -> tuple[bool, float]:
         bounds = {name: entry["assessment"][name]["lower_bound"] for name in SCORES}
-        return min(
+        margins = [
             -100.0 if bounds[name] is None else bounds[name] - target
             for name, target in evaluation.targets.items()
-        )
+        ]
+        return not is_refused(entry), min(margins)
 
     return max(history, key=above_target)

@@ -59,12 +59,14 @@ def ask_audited_judge(
 ) -> pd.DataFrame:
     """Let each member of the jury score the cases, anew in each iteration: ``JudgeReplies``.
 
-    Those that people have scored are asked for once; the journal answers from then on.
+    Those that people have scored are asked for once; the journal answers from then on. A judge that
+    answers nothing has failed its audit, and the iteration goes on to say so.
     """
     anew = evaluation.judgements_per_response + iteration.index
     cases = audit_cases.assign(sample=1, repeat=1)
     cases.loc[cases["kind"] != "human", "repeat"] = anew
-    return judge_cases(cases, judge_prompt, judge, evaluation, iteration, "auditing the judge")
+    what = "auditing the judge"
+    return judge_cases(cases, judge_prompt, judge, evaluation, iteration, what, needed=False)
 
 
 def _canaries(prompts: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:

@@ -69,11 +69,14 @@ def judge_cases(
     evaluation: EvaluationParameters,
     iteration: IterationParameters,
     what: str,
+    *,
+    needed: bool = True,
 ) -> pd.DataFrame:
     """Let each member of the jury score cases: ``id``, ``sample``, ``repeat`` and what is shown.
 
     Args:
         what: Names the work in the progress display and in the journal.
+        needed: Whether nothing can go on where a member answers nothing at all.
 
     Returns:
         ``JudgeReplies``: all cases of the first member, then all of the second, and so on.
@@ -96,7 +99,9 @@ def judge_cases(
         [
             asked.assign(
                 judge=member.model,
-                **reply_columns(member.complete_all(requests, what, iteration.account)),
+                **reply_columns(
+                    member.complete_all(requests, what, iteration.account), needed=needed
+                ),
             )
             for member in judge.jury
         ],

@@ -201,7 +201,7 @@ def _embedded(**figures: go.Figure) -> dict[str, Markup]:
                 include_plotlyjs=number == 0,
                 div_id=name,
                 default_height="420px",
-                config={"responsive": True, "displaylogo": False},
+                config={"responsive": True, "displayModeBar": False},
             )
         )
         for number, (name, figure) in enumerate(figures.items())
