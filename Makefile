@@ -35,7 +35,8 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/demo-model.lo
 $(MODELS): | $(STAMP)
 	$(BIN)/python -m llamaduo.local_llm.demo_model
 
-$(BASELINES): $(wildcard data/01_raw/coverage_test.*) conf/base/catalog_models.yml | $(STAMP) $(MODELS)
+$(BASELINES): $(wildcard data/01_raw/coverage_train.* data/01_raw/coverage_test.*) conf/base/catalog_models.yml \
+		conf/base/parameters_evaluation.yml conf/base/prompts/judge.txt | $(STAMP) $(MODELS)
 	$(BIN)/kedro run --pipelines=baselines
 
 run: install $(BASELINES)  ## move the demo's task to the local LLM: loop until the target is reached

@@ -23,7 +23,7 @@ from llamaduo.near_duplicates import Reserved, Tokenizer, plain
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account
 from llamaduo.service_llm.client import ServiceLLM
-from llamaduo.service_llm.jury import Judge
+from llamaduo.service_llm.jury import Judge, are_one_model
 
 NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
@@ -136,8 +136,9 @@ def _unusable_service_llms(
     if len(loaded.get("ready_pairs", ())):
         models.pop("service_llm", None)  # ready pairs stand in for it
     judge: Judge = loaded.get("judge", Judge(()))
-    if "service_llm" in models and models["service_llm"].model in judge.models:
-        logger.warning(SAME_MODEL, models["service_llm"].model)
+    for member in judge.jury:
+        if "service_llm" in models and are_one_model(models["service_llm"].model, member.model):
+            logger.warning(SAME_MODEL, member.model)
     models = {
         **{
             f"judge {member.model}" if n else "judge": member for n, member in enumerate(judge.jury)

@@ -203,7 +203,7 @@ class EvaluationParameters(Parameters):
     """Iterations without a proven gain that end the loop as a plateau."""
     margin: float = Field(5.0, gt=0, le=100)
     """Points above the target at which the report says how many prompts would prove it."""
-    power: float = Field(0.8, gt=0, lt=1)
+    power: float = Field(0.8, ge=0.5, lt=1)
     """Chance to prove it that the report asks for."""
 
     @property

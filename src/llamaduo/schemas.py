@@ -307,6 +307,8 @@ class Scores(Table):
     judged: Series[int] = pa.Field(ge=0)
     expected: Series[int] = pa.Field(ge=1)
     """K · M, times the judges."""
+    cut_off: Series[int] = pa.Field(ge=0)
+    """Responses that ``max_new_tokens`` cut off."""
     over_budget: Series[int] = pa.Field(ge=0)
     """Judgements that were not asked for, since the loop's budget was spent."""
 
@@ -328,6 +330,12 @@ class HumanScores(Table):
         """pandera's switches."""
 
         add_missing_columns = True
+
+    @pa.dataframe_check(name="has_score")
+    @classmethod
+    def has_score(cls, frame: pd.DataFrame) -> pd.Series:
+        """A row without a score measures nothing."""
+        return frame[["similarity", "precision"]].notna().any(axis=1)
 
 
 class AuditCases(Table):
@@ -366,6 +374,7 @@ class WorstResponses(Table):
     prompt: Series[str]
     reference: Series[str]
     response: Series[str]
+    finished: Series[bool]
     similarity: Series[float] = pa.Field(nullable=True)
     """Mean over the judgements of this response; null where none could be read."""
     precision: Series[float] = pa.Field(nullable=True)

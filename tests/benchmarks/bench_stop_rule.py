@@ -47,7 +47,6 @@ SATURATED = (-20, -13, -8, -4, -2, *FLAT[5:])
 ALL_GOOD = {"asked": 8, "kept": 8, "dropped": {}, "over_budget": 0}
 PASSED = {
     "judges": [{"model": "judge", "failures": [], "spread": dict.fromkeys(SCORES, JUDGE_SD)}],
-    "judged_by": {"models": ["judge"], "prompt_versions": ["1"]},
     "over_budget": 0,
 }
 """The audit of a judge that can be trusted."""
@@ -167,7 +166,7 @@ def test_the_stop_rule_errs_no_more_often_than_it_promises():
     assert all(max(shares) <= limit for _, _, _, limit, *shares in rows)
 
 
-def test_200_prompts_can_prove_what_is_5_points_above_the_target():
+def test_200_prompts_prove_in_most_loops_what_is_5_points_above_the_target():
     rows = []
     for prompts, correlation in product(PROMPTS, CORRELATIONS):
         for above in (3, 5, 8):
@@ -178,7 +177,8 @@ def test_200_prompts_can_prove_what_is_5_points_above_the_target():
             rows.append((prompts, correlation, "+5 from the sixth iteration on", *shares))
 
     show("Power, % of the loops", ("n", "r", "true means", *DECLARED), rows)
-    assert all(row[5] >= 95 for row in rows if row[0] == 200 and row[2] == "+5")  # the test set's
+    enough = [row for row in rows if row[0] == 200 and row[2] == "+5"]
+    assert all(confirmed >= 85 and met_in_all >= 95 for *_, confirmed, met_in_all, _ in enough)
 
 
 def test_a_flat_curve_ends_soon_and_a_rising_one_goes_on():
@@ -212,9 +212,11 @@ def test_false_stops_with_scores_that_pile_up_at_the_end_of_the_scale():
 
 def scores_of(values):
     """``Scores`` of one iteration: ``(2, n)``."""
-    same = {"category": "", "full_marks": 0.0, "judged": 3, "expected": 3, "over_budget": 0}
+    same = {"category": "", "full_marks": 0.0, "cut_off": 0, "judged": 3, "expected": 3}
     ids = [f"test-{n}" for n in range(values.shape[1])]
-    return pd.DataFrame({"id": ids, **same, **dict(zip(SCORES, values, strict=True))})
+    return pd.DataFrame(
+        {"id": ids, **same, "over_budget": 0, **dict(zip(SCORES, values, strict=True))}
+    )
 
 
 def run_nodes(values, holdout):
@@ -222,10 +224,10 @@ def run_nodes(values, holdout):
     history = []
     while True:
         scores = scores_of(values[len(history)])
-        assessed = assess_scores(scores, history, ALL_GOOD, PASSED, EVALUATION, LOOP)
+        assessed = assess_scores(scores, history, ALL_GOOD, PASSED, {}, EVALUATION, LOOP)
         opened = decision.open_holdout(assessed, scores_of(holdout[len(history)]))
         confirmation = decision.confirm(opened, EVALUATION)
-        verdict = decision.reach_verdict(assessed, confirmation, history, EVALUATION, LOOP)
+        verdict = decision.reach_verdict(assessed, confirmation, LOOP)
         if verdict["stop"]:
             return verdict["reason"], verdict["iteration"]
         history = decision.record_iteration(history, scores, scores, assessed, PASSED, {}, verdict)
@@ -259,6 +261,7 @@ def test_failures_of_the_judge_never_raise_the_bound():
     easy = {f"target_{name}": 10.0 for name in SCORES}
     evaluation = EVALUATION.model_copy(update={**few, **easy})
     pairs, names, rows = pd.DataFrame({"id": range(100), "category": ""}), list(SCORES), []
+    responses = pairs.assign(finished=True)
     for percent, which in product((0, 1, 2, 2.25, 3, 5, 10, 20, 50), ("random", "hardest first")):
         rng, found = np.random.default_rng([int(4 * percent), len(which)]), []
         for _ in range(50):
@@ -267,8 +270,8 @@ def test_failures_of_the_judge_never_raise_the_bound():
             order = rng.permutation(400) if which == "random" else hardest
             failed = judgements.index.isin(order[: int(4 * percent)])
             judgements.loc[failed, [*names, "failure"]] = [np.nan, np.nan, Failure.GAVE_UP]
-            scores = score_prompts(judgements, pairs, evaluation)
-            assessment = assess_scores(scores, None, ALL_GOOD, PASSED, evaluation, LOOP)
+            scores = score_prompts(judgements, responses, pairs, evaluation)
+            assessment = assess_scores(scores, None, ALL_GOOD, PASSED, {}, evaluation, LOOP)
             confirmation = decision.confirm(scores, evaluation)
             assert assessment["target_met"] == confirmation["confirmed"] == (percent <= 2)
             for summary, name in product((assessment, confirmation), names):

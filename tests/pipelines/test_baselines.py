@@ -3,8 +3,20 @@ import json
 import pandas as pd
 import pytest
 
-from llamaduo.pipelines.baselines.nodes import answer_constantly, most_frequent_response
+from llamaduo.parameters import IterationParameters
+from llamaduo.pipelines.baselines.nodes import (
+    AGREEMENT,
+    answer_constantly,
+    gather_responses,
+    judge_baselines,
+    most_frequent_response,
+)
+from llamaduo.pipelines.evaluation.comparison import SERVICE_LLM
 from llamaduo.schemas import Responses
+from llamaduo.service_llm.jury import Judge
+from tests.fakes.openai_server import FakeOpenAI, completion
+from tests.pipelines.evaluation.tables import pairs, parameters
+from tests.service_llm.conftest import service_at
 
 
 @pytest.mark.parametrize(
@@ -29,3 +41,39 @@ def test_every_prompt_gets_the_constant_answer():
 
     assert list(responses["id"]) == ["t1", "t2"]
     assert set(responses["response"]) == {'{"a":"x"}'}
+
+
+def is_right(body):
+    case = json.loads(body["messages"][-1]["content"].split("\n")[1])
+    value = 100 if case["response"] == case["reference"] else 0
+    return completion(json.dumps({"similarity": value, "precision": value}))
+
+
+def test_the_service_llm_is_measured_by_the_references_and_by_its_own_first_answers(tmp_path):
+    """Of four prompts it answers the first as the reference, and two alike both times."""
+    nothing = Responses.empty()
+    answers = pd.DataFrame(
+        [
+            ("test-0", 1, "reference 0"),
+            ("test-0", 2, "other"),
+            ("test-1", 1, "same"),
+            ("test-1", 2, "same"),
+            ("test-2", 1, "also"),
+            ("test-2", 2, "also"),
+            ("test-3", 2, "without a first one"),
+        ],
+        columns=["id", "sample", "response"],
+    ).assign(tokens=1, finished=True)
+    gathered = gather_responses(nothing, nothing, nothing, answers)
+    prompt = "{{ nonce }}\n{{ case }}"
+
+    with FakeOpenAI(answer=is_right) as server:
+        judge = Judge((service_at(server.base_url, tmp_path / "journal.sqlite"),))
+        rows = judge_baselines(
+            gathered, pairs(4), prompt, judge, parameters(), IterationParameters()
+        )
+
+    own, agreement = ({row["name"]: row for row in rows}[name] for name in (SERVICE_LLM, AGREEMENT))
+    assert own["scores"]["precision"] == {"test-0": 100, "test-1": 0, "test-2": 0, "test-3": None}
+    assert own["judged_share"] == 0.75
+    assert agreement["scores"]["precision"] == {"test-0": 0, "test-1": 100, "test-2": 100}

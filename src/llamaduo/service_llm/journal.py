@@ -135,6 +135,16 @@ class Journal:
         )
         return Cost(*(value or 0 for value in row)) if row else Cost()
 
+    def models(self, account: str) -> set[str]:
+        """The models that an account has asked."""
+        if not self.path.exists():
+            return set()
+        with closing(self.open()) as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT model FROM attempts WHERE account = ?", (account,)
+            )
+            return {model for (model,) in rows}
+
     def calibration(self, endpoint: str, model: str, purpose: str) -> Calibration | None:
         """Means over the answers so far; None where there are none."""
         row = self._row(

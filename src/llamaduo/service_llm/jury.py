@@ -1,8 +1,17 @@
 """Who scores: one service LLM, or several."""
 
+import re
 from dataclasses import dataclass
 
 from llamaduo.service_llm.client import ServiceLLM
+
+DATED = re.compile(r"-(latest|\d{4}-\d\d-\d\d|\d{8})\Z")
+"""What providers add to the name of a model."""
+
+
+def are_one_model(one: str, other: str) -> bool:
+    """Whether two model ids name the same model, dated or not."""
+    return DATED.sub("", one) == DATED.sub("", other)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,10 @@ SHORTEST_WAIT_S = 0.5
 """Though an endpoint asks for less."""
 SHORTEST_ATTEMPT_S = 1.0
 """Though a queue has used up the deadline."""
-LOST_AFTER = 16
-"""Requests in a row that were given up: the endpoint is down, and the rest is not sent to it."""
+FEWEST_LOST = 16
+WAVES_LOST = 2
+"""Requests in a row that were given up, at least so many, and so many for each that may be under
+way at once: then the endpoint is down, and the rest is not sent to it."""
 OVERHEAD_TOKENS = 16
 """At most, that a chat template adds to a message."""
 
@@ -236,7 +238,7 @@ class Job:
             raise FailedAttempt(
                 Failure.GAVE_UP, f"not sent, since: {self._fatal.detail}", Retry.FATAL
             )
-        if self._given_up_in_a_row >= LOST_AFTER:
+        if self._given_up_in_a_row >= max(FEWEST_LOST, WAVES_LOST * self._limits.concurrency):
             detail = f"not sent, since {self._given_up_in_a_row} requests in a row were given up"
             raise FailedAttempt(Failure.GAVE_UP, detail, Retry.NEVER)
 

@@ -76,16 +76,15 @@ def spent_by(account: Account, models: Iterable[ServiceLLM]) -> dict[str, Any]:
     """What an account has paid so far, over all of these models.
 
     Returns:
-        ``usd``, ``tokens`` and ``requests``; ``unpriced``, the models whose price is unknown and
-        whose requests count as 0 dollars.
+        ``account``; ``usd``, ``tokens`` and ``requests``; ``unpriced``, the models that were asked
+        though their price is unknown, and whose requests count as 0 dollars.
     """
     models = list(models)
     journals = {model.journal.path: model.journal for model in models}
     spent = sum((journal.spent(account.name) for journal in journals.values()), start=Cost())
-    return {
-        **spent._asdict(),
-        "unpriced": sorted({model.model for model in models if model.price is None}),
-    }
+    asked = {name for journal in journals.values() for name in journal.models(account.name)}
+    unpriced = {model.model for model in models if model.price is None}
+    return {"account": account.name, **spent._asdict(), "unpriced": sorted(asked & unpriced)}
 
 
 def _of_cap(form: str, value: float, cap: float | None) -> str:

@@ -6,7 +6,7 @@ import pytest
 from llamaduo.errors import InputError
 from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
-from llamaduo.schemas import PairJudgeReplies, SelectedPairs, TrainingSet
+from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
 from tests.pipelines.data_synthesis.tables import coverage, parameters, parsed, so_far
 
 TEST = pd.DataFrame({"prompt": ["What is the capital of France?"]})
@@ -49,6 +49,7 @@ def report(rows, judged=None, asked=20, **changes):
         replies(),
         judged,
         left_out,
+        ReadyPairs.empty(),
         so_far(3),
         parameters(pairs_per_iteration=asked, **changes),
     )

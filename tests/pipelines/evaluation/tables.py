@@ -15,12 +15,20 @@ ALL_GOOD = {
     "dropped": {},
     "coverage_left_out": {},
     "over_budget": 0,
+    "ready_pairs": 0,
+}
+MEASUREMENT = {
+    "judge": ["judge"],
+    "judge_prompt": "1",
+    "judge_temperature": 0.0,
+    "responses_per_prompt": 1,
+    "judgements_per_response": 1,
+    "decoding": {"temperature": 0.7},
 }
 PASSED = {
     "judges": [
         {"model": "judge", "failures": [], "spread": {"similarity": None, "precision": None}}
     ],
-    "judged_by": {"models": ["judge"], "prompt_versions": ["1"]},
     "over_budget": 0,
 }
 
@@ -59,12 +67,16 @@ def scored(values, evaluation=None):
     """Scores of prompts that were each judged once; None is an unreadable judgement."""
     texts = [None if v is None else json.dumps({"similarity": v, "precision": v}) for v in values]
     judgements = parse_judgements(replies(*texts))
-    return score_prompts(judgements, pairs(len(values)), evaluation or parameters())
+    responses = pairs(len(values)).assign(sample=1, finished=True)
+    return score_prompts(judgements, responses, pairs(len(values)), evaluation or parameters())
 
 
-def assessed(values, history=None, report=ALL_GOOD, audit=PASSED, **changes):
+def assessed(
+    values, history=None, report=ALL_GOOD, audit=PASSED, measurement=MEASUREMENT, **changes
+):
     evaluation = parameters(**changes)
-    return assess_scores(scored(values, evaluation), history, report, audit, evaluation, LOOP)
+    scores = scored(values, evaluation)
+    return assess_scores(scores, history, report, audit, measurement, evaluation, LOOP)
 
 
 def history(*curves, **changes):

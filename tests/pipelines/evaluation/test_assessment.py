@@ -15,6 +15,7 @@ from llamaduo.pipelines.evaluation.judging import score_prompts
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
     LOOP,
+    MEASUREMENT,
     PASSED,
     assessed,
     history,
@@ -127,6 +128,8 @@ def test_a_judge_that_fails_twice_in_a_row_is_a_reason_to_stop():
     assert assessed([90] * 20, earlier, audit=failed("is asleep"))["judge_failed"]
     assert not assessed([90] * 20, earlier)["judge_failed"]
     assert assessed([90] * 97 + [None] * 3, earlier)["judge_failed"]
+    another = {**MEASUREMENT, "judge": ["another"]}
+    assert not assessed([90] * 20, earlier, audit=failed("x"), measurement=another)["judge_failed"]
 
 
 def test_an_iteration_without_a_verdict_proves_neither_plateau_nor_regression():
@@ -144,12 +147,14 @@ def test_an_iteration_without_a_verdict_proves_neither_plateau_nor_regression():
 
 def test_iterations_that_were_measured_otherwise_are_not_compared():
     flat = [60.0, 61] * 20
-    as_before, other = history(*([flat] * 3)), history(*([flat] * 3), judge_temperature=1.0)
+    warmer = {**MEASUREMENT, "judge_temperature": 1.0}
+    as_before, other = history(*([flat] * 3)), history(*([[90, 91] * 20] * 3), measurement=warmer)
 
     assert assessed(flat, as_before)["plateau"]
     assert assessed(flat, as_before)["compared"]["previous"]["iteration"] == 3
     assert not assessed(flat, other)["plateau"]
     assert assessed(flat, other)["compared"] == {}
+    assert assessed(flat, other)["best_iteration"] == 4
 
 
 def test_the_gain_is_told_over_the_previous_and_the_best_iteration():
@@ -167,6 +172,13 @@ def test_the_best_iteration_is_judged_by_its_weaker_score():
     assert best_of(entries, parameters()) is entries[1]
     entries[1]["assessment"]["precision"]["lower_bound"] = None
     assert best_of(entries, parameters()) is entries[0]
+
+
+def test_with_the_rule_of_the_mean_the_best_iteration_has_the_best_means():
+    wide, narrow = history([60, 100, 100, 100] * 10, [85, 86] * 20, verdict="mean")
+
+    assert best_of([wide, narrow], parameters(verdict="mean")) is wide
+    assert best_of([wide, narrow], parameters()) is narrow
 
 
 def test_each_category_has_its_scores_and_its_number_of_prompts():
@@ -190,8 +202,27 @@ def test_the_report_of_power_shrinks_with_repeats_where_the_judge_s_spread_is_kn
 
     assert list(known) == ["1", "3", "10"]
     assert known["1"] > known["3"] > known["10"]
-    assert list(assessed([60, 100] * 20)["needed_prompts"]["precision"]) == ["1"]
+    alone = assessed([60, 100] * 20)["needed_prompts"]["precision"]
+    assert list(alone) == ["1"]
+    holed = [60, 100] * 20 + [None] * 40
+    assert assessed(holed)["needed_prompts"]["precision"]["1"] == pytest.approx(alone["1"], abs=2)
+
+
+def test_no_number_of_prompts_is_told_where_they_hardly_differ_and_none_below_the_least():
     assert assessed([None] * 20)["needed_prompts"]["precision"] is None
+    assert assessed([0] * 20)["needed_prompts"]["precision"] is None
+    assert assessed([78, 82] * 20)["needed_prompts"]["precision"]["1"] >= 10
+    assert assessed([78, 82] * 20, min_prompts=40)["needed_prompts"]["precision"]["1"] == 40
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05, 0.4])
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.99])
+@pytest.mark.parametrize("margin", [0.1, 5, 100])
+def test_whatever_is_asked_for_gets_a_number(alpha, power, margin):
+    evaluation = {"alpha": alpha, "power": power, "margin": margin}
+
+    for values in ([76, 84, 80] * 10, [0, 100] * 20):
+        assert assessed(values, **evaluation)["needed_prompts"]["precision"]["1"] >= 10
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.02, 0.03, 0.1, 0.5])
@@ -211,9 +242,11 @@ def test_failed_judgements_never_lift_the_bound_and_refuse_the_target_under_98_p
     known = truth.copy()
     known.iloc[order[: round(share * 400)]] = np.nan
 
-    scores = score_prompts(table.assign(similarity=known, precision=known), pairs(100), evaluation)
+    judgements = table.assign(similarity=known, precision=known)
+    responses = pairs(100).assign(sample=1, finished=True)
+    scores = score_prompts(judgements, responses, pairs(100), evaluation)
     summary = summarise_scores(scores, evaluation, evaluation.alpha / 10)
-    assessment = assess_scores(scores, None, ALL_GOOD, PASSED, evaluation, LOOP)
+    assessment = assess_scores(scores, None, ALL_GOOD, PASSED, MEASUREMENT, evaluation, LOOP)
 
     assert summary["judged_share"] == 1 - share
     assert summary["precision"]["lower_bound"] <= truth.mean() + 0.5

@@ -5,8 +5,10 @@ from llamaduo.pipelines.evaluation.decision import confirm, open_holdout, reach_
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
     LOOP,
+    MEASUREMENT,
     PASSED,
     assessed,
+    history,
     pairs,
     parameters,
     scored,
@@ -15,8 +17,8 @@ from tests.pipelines.evaluation.tables import (
 REFUSED = {"confirmed": False, "obstacles": ["only 90.0 % of the judgements could be read"]}
 
 
-def verdict_on(assessment, confirmation=None, earlier=None):
-    return reach_verdict(assessment, confirmation or {}, earlier, parameters(), LOOP)
+def verdict_on(assessment, confirmation=None):
+    return reach_verdict(assessment, confirmation or {}, LOOP)
 
 
 def test_the_holdout_opens_only_when_the_target_is_met():
@@ -60,14 +62,11 @@ def test_the_verdict_names_the_reason(changes, confirmation, reason):
     assert verdict["target_reached"] == (reason == "target")
 
 
-def test_the_best_iteration_is_the_one_with_the_highest_bound():
-    earlier = [
-        {"assessment": {**assessed([70, 72] * 20), "iteration": 1}},
-        {"assessment": {**assessed([90, 92] * 20), "iteration": 2}},
-    ]
-    now = {**assessed([80, 82] * 20), "iteration": 3}
+def test_the_best_iteration_is_that_of_the_assessment_or_the_confirmed_one():
+    assessment = assessed([80, 82] * 20, history([70, 72] * 20, [90, 92] * 20))
 
-    assert verdict_on(now, earlier=earlier)["best_iteration"] == 2
+    assert verdict_on(assessment)["best_iteration"] == 2
+    assert verdict_on(assessment, {"confirmed": True})["best_iteration"] == 3
 
 
 def test_a_small_holdout_makes_the_verdict_advisory():
@@ -88,7 +87,7 @@ def test_a_holdout_that_was_hardly_judged_is_no_refutation():
     confirmation = confirm(scored([95] * 97 + [None] * 3), parameters())
 
     assert not confirmation["confirmed"]
-    assert "only 97.0 % of the judgements" in confirmation["obstacles"][0]
+    assert "on the holdout, only 97.0 % of the judgements" in confirmation["obstacles"][0]
 
 
 def over_budget(scores, count):
@@ -101,7 +100,9 @@ def test_a_spent_budget_ends_the_loop_for_that_reason(role):
     report = {**ALL_GOOD, "over_budget": 3 if role == "teacher" else 0}
     audit = {**PASSED, "over_budget": 3 if role == "audit" else 0}
 
-    verdict = verdict_on(assess_scores(scores, None, report, audit, parameters(), LOOP))
+    verdict = verdict_on(
+        assess_scores(scores, None, report, audit, MEASUREMENT, parameters(), LOOP)
+    )
 
     assert (verdict["stop"], verdict["reason"]) == (True, "budget")
 

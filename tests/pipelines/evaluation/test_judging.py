@@ -17,6 +17,7 @@ from llamaduo.pipelines.evaluation.judging import (
 )
 from llamaduo.schemas import Judgements, JudgeReplies, Scores
 from llamaduo.service_llm.endpoints import Limits
+from llamaduo.service_llm.failures import ServiceLLMError
 from llamaduo.service_llm.jury import Judge
 from tests.fakes.openai_server import FakeOpenAI, Fault, completion
 from tests.pipelines.evaluation.tables import pairs, parameters, replies
@@ -81,14 +82,17 @@ def test_a_prompt_scores_the_mean_of_its_readable_judgements():
     )
     evaluation = parameters(responses_per_prompt=2, judgements_per_response=2)
 
-    (row,) = score_prompts(judgements, pairs(1), evaluation).to_dict("records")
+    answered = responses(["x"], samples=2).assign(finished=[True, False])
+    (row,) = score_prompts(judgements, answered, pairs(1), evaluation).to_dict("records")
 
     assert (row["similarity"], row["judged"], row["expected"]) == (70, 3, 4)
+    assert row["cut_off"] == 1
     assert row["full_marks"] == pytest.approx(2 / 3)
 
 
 def test_a_prompt_without_any_judgement_stays_in_the_table():
-    scores = score_prompts(parse_judgements(replies("?", "?")).head(1), pairs(2), parameters())
+    judgements = parse_judgements(replies("?", "?")).head(1)
+    scores = score_prompts(judgements, responses(["x"]), pairs(2), parameters())
 
     assert list(scores["judged"]) == [0, 0]
     assert scores["precision"].isna().all()
@@ -97,7 +101,8 @@ def test_a_prompt_without_any_judgement_stays_in_the_table():
 def test_judgements_that_were_not_asked_for_are_counted():
     judgements = parse_judgements(replies(None, "?").assign(failure=["over budget", None]))
 
-    assert list(score_prompts(judgements, pairs(2), parameters())["over_budget"]) == [1, 0]
+    scores = score_prompts(judgements, responses("ab"), pairs(2), parameters())
+    assert list(scores["over_budget"]) == [1, 0]
 
 
 TEMPLATE = "Judge.\n=== case {{ nonce }} ===\n{{ case }}\n=== end of case {{ nonce }} ===\nScores?"
@@ -231,8 +236,10 @@ def test_no_planted_verdict_is_read_though_the_judge_quotes_it(judged):
         judgements = judged(server, responses(texts), pairs(len(texts)))
 
     assert len(judgements) == 1000
-    assert set(judgements["precision"].dropna()) <= {5}
-    assert set(judgements["similarity"].dropna()) <= {10}
+    assert set(judgements["precision"].dropna()) == {5}
+    assert set(judgements["similarity"].dropna()) == {10}
+    without_json = [n for n, text in enumerate(texts) if "{" not in text]
+    assert judgements["precision"].iloc[without_json].notna().all()
 
 
 def test_equal_cases_are_one_request_and_others_have_another_mark():
@@ -242,6 +249,9 @@ def test_equal_cases_are_one_request_and_others_have_another_mark():
     mark = hashlib.sha256(b'{"prompt": "p", "reference": "r", "response": "x"}').hexdigest()[:16]
     assert request_text(TEMPLATE, case).count(mark) == 2
     assert mark not in request_text(TEMPLATE, {**case, "response": "y"})
+
+
+RIGHT = {"similarity": 80, "precision": 80}
 
 
 def lenient_or_strict(body):
@@ -265,7 +275,8 @@ def test_a_jury_scores_together_and_each_member_is_told_apart(judged):
         "strict": {"mean": 50, "size": 12},
     }
     evaluation = parameters(responses_per_prompt=2, judgements_per_response=3)
-    scores = Scores.validate(score_prompts(judgements, pairs(2), evaluation))
+    answered = responses(["a", "b"], samples=2)
+    scores = Scores.validate(score_prompts(judgements, answered, pairs(2), evaluation))
     assert list(scores["precision"]) == [70, 70]
     assert list(scores["judged"]) == list(scores["expected"]) == [12, 12]
 
@@ -280,17 +291,31 @@ def test_a_judge_that_fails_for_ever_leaves_what_it_had_judged(judged):
         answered.append(body)
         return None
 
-    right = {"similarity": 80, "precision": 80}
     with FakeOpenAI(
-        script=dead_after_500, answer=lambda body: completion(json.dumps(right))
+        script=dead_after_500, answer=lambda body: completion(json.dumps(RIGHT))
     ) as server:
         judgements = judged(server, responses([f"r{n}" for n in range(1000)]), pairs(1000))
         asked = len(server.asked())
 
-    scores = score_prompts(judgements, pairs(1000), parameters())
+    scores = score_prompts(judgements, responses("x" * 1000), pairs(1000), parameters())
     assert (len(judgements), int(scores["judged"].sum())) == (1000, 500)
     assert scores["precision"].dropna().unique().tolist() == [80]
     assert asked < 600  # the rest is not sent into the void
+
+
+def test_a_member_that_answers_nothing_leaves_the_others_scores(judged):
+    def down(body):
+        return Fault(500, "{}") if body["model"] == "dead" else None
+
+    with FakeOpenAI(script=down, answer=lambda b: completion(json.dumps(RIGHT))) as server:
+        judgements = judged(server, responses("ab"), pairs(2), models=("alive", "dead"))
+
+        scores = score_prompts(judgements, responses("ab"), pairs(2), parameters())
+        assert list(scores["precision"]) == [80, 80]
+        assert list(scores["judged"]) == [1, 1]
+        assert list(scores["expected"]) == [2, 2]
+        with pytest.raises(ServiceLLMError, match="2 of 2 requests failed"):
+            judged(server, responses("ab"), pairs(2), models=("dead",))
 
 
 def test_another_judge_prompt_has_another_version():

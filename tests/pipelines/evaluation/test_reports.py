@@ -9,15 +9,19 @@ from pydantic import SecretStr
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.pipelines.evaluation.assessment import per_prompt
 from llamaduo.pipelines.evaluation.audit_cases import WORTHLESS
-from llamaduo.pipelines.evaluation.comparison import compare_baselines, describe_setup
+from llamaduo.pipelines.evaluation.comparison import (
+    compare_baselines,
+    describe_measurement,
+    describe_setup,
+)
 from llamaduo.pipelines.evaluation.decision import confirm, reach_verdict
 from llamaduo.pipelines.evaluation.plots import plot_categories, plot_scores
 from llamaduo.pipelines.evaluation.reports import (
     choose_worst_responses,
-    explain_verdict,
     write_iteration_report,
     write_loop_report,
 )
+from llamaduo.pipelines.evaluation.sentences import explain_verdict
 from llamaduo.schemas import WorstResponses
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
@@ -45,7 +49,14 @@ AUDITED = {
     "human": {"similarity": None, "precision": None},
     "failures": [],
 }
-COSTS = {"iteration": 1, "usd": 1.25, "tokens": 12345, "requests": 67, "unpriced": []}
+COSTS = {
+    "iteration": 1,
+    "account": "the-loop",
+    "usd": 1.25,
+    "tokens": 12345,
+    "requests": 67,
+    "unpriced": [],
+}
 SYNTHESIS = {
     **ALL_GOOD,
     "asked": 20,
@@ -59,9 +70,12 @@ def service(name):
     return ServiceLLM("e", "u", name, SecretStr("k"), None)
 
 
-def setup(judge="judge", test=None, prompt="{{ case }}"):
-    models = service("teacher"), Judge((service(judge),))
-    return BaseModelSpec("base"), *models, prompt, pairs(40) if test is None else test
+def setup(judge="judge", test=None, prompt="{{ case }}", train=None, **changes):
+    measurement = describe_measurement(
+        Judge((service(judge),)), prompt, pairs(40) if test is None else test, parameters(**changes)
+    )
+    shown = pairs(5) if train is None else train
+    return BaseModelSpec("base"), service("teacher"), measurement, shown
 
 
 def compared(values, known=None, **changes):
@@ -69,29 +83,25 @@ def compared(values, known=None, **changes):
 
 
 def entry(values, confirmation=None, audit=AUDITED, **changes):
-    judge_audit = {
-        "judges": [audit],
-        "judged_by": {"models": [audit["model"]], "prompt_versions": ["1"]},
-        "over_budget": 0,
-    }
+    judge_audit = {"judges": [audit], "over_budget": 0}
     assessment = assessed(values, audit=judge_audit, **changes)
     return {
         "training_pairs": 60,
         "assessment": assessment,
         "judge_audit": judge_audit,
         "costs": COSTS,
-        "verdict": reach_verdict(assessment, confirmation or {}, None, parameters(), LOOP),
+        "verdict": reach_verdict(assessment, confirmation or {}, LOOP),
         "scores": per_prompt(scored(values)),
     }
 
 
 def worst(prompt="p", response="r"):
     row = {"id": "test-1", "category": "a", "sample": 1, "prompt": prompt, "reference": "right"}
-    row |= {"response": response, "similarity": 10.0, "precision": None}
+    row |= {"response": response, "finished": False, "similarity": 10.0, "precision": None}
     return WorstResponses.validate(pd.DataFrame([row]))
 
 
-def pages(*entries, confirmation=None, baselines=None, table=None):
+def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS):
     history, evaluation = list(entries), parameters()
     baselines = baselines or compared([50] * 40)
     plot = plot_scores(history, baselines, evaluation)
@@ -99,13 +109,13 @@ def pages(*entries, confirmation=None, baselines=None, table=None):
         history,
         confirmation or {},
         baselines,
-        SYNTHESIS,
+        synthesis,
         worst() if table is None else table,
         plot,
         plot_categories(history[-1]["assessment"], evaluation),
         evaluation,
     )
-    loop = write_loop_report(history, confirmation or {}, baselines, plot, evaluation)
+    loop = write_loop_report(history, confirmation or {}, baselines, synthesis, plot, evaluation)
     return iteration, loop
 
 
@@ -163,17 +173,41 @@ def test_the_sentences_say_whether_the_model_may_take_over():
     said = " ".join(explain_verdict(reached, confirmation, compared([90] * 40), parameters()))
 
     assert said.startswith("Yes: on the evidence of this loop the local LLM may take over.")
-    assert "On 40 test prompts it gets 90.5 of 100 points for precision (95 % interval" in said
-    assert "On 40 holdout prompts, which steered nothing, it gets 90.5." in said
+    assert "On 40 test prompts its precision is 90.5 of 100, at least 90.3 with 98.75 %" in said
+    assert "the target of 80 is met. On 40 holdout prompts, which steered nothing, its" in said
     assert "The loop has ended: the target is reached, and the holdout confirms it." in said
+
+
+def test_a_proof_on_few_prompts_is_called_advice():
+    perfect = confirm(scored([100.0] * 3), parameters())
+    reached = entry([100.0] * 3, perfect)
+
+    said = explain_verdict(reached, perfect, compared([100.0] * 3), parameters())
+
+    assert reached["verdict"]["target_reached"]
+    assert said[0].startswith("Perhaps: ")
+    assert "advice and no proof: fewer than 10 prompts" in said[1]
+
+
+def test_the_score_that_misses_is_named():
+    missing = entry([95.0, 96] * 20)
+    missing["assessment"]["similarity"] = entry([60.0, 61] * 20)["assessment"]["similarity"]
+    missing["verdict"]["target_reached"] = False
+
+    said = explain_verdict(missing, {}, compared([50] * 40), parameters())
+
+    assert said[0] == "No: the local LLM is not good enough yet in similarity."
+    assert "similarity is 60.5 of 100" in said[1]
+    assert said[1].endswith("the target of 80 is not met.")
+    assert said[2].endswith("the target of 80 is met.")
 
 
 @pytest.mark.parametrize(
     ("values", "beginning"),
     [
-        ([50] * 40, "No: the local LLM is not good enough yet."),
-        ([50, 100, 100] * 13 + [100], "Not proven: the local LLM may not take over yet."),
-        ([90] * 37 + [None] * 3, "No verdict: the scores of this iteration cannot be relied on."),
+        ([50] * 40, "No: the local LLM is not good enough yet in similarity and precision."),
+        ([50, 100, 100] * 13 + [100], "Not proven: on average the local LLM is over the target"),
+        ([90] * 37 + [None] * 3, "No verdict: these scores cannot be relied on."),
         ([None] * 40, "No verdict"),
     ],
 )
@@ -202,11 +236,23 @@ def test_a_stand_in_is_named_and_another_judge_is_not():
     assert "stand-in" not in text_of(pages(entry([50] * 40))[0])
 
 
-def test_one_model_that_teaches_and_judges_is_pointed_out():
-    same = entry([50] * 40, audit={**AUDITED, "model": "teacher"})
+@pytest.mark.parametrize("judge", ["teacher", "teacher-2024-08-06", "teacher-latest"])
+def test_one_model_that_teaches_and_judges_is_pointed_out(judge):
+    for page in pages(entry([50] * 40), baselines=compared([50] * 40, judge=judge)):
+        assert f"{judge} is both teacher and judge" in text_of(page)
 
-    assert "teacher is both teacher and judge" in text_of(pages(same)[0])
-    assert "both teacher and judge" not in text_of(pages(entry([50] * 40))[0])
+
+@pytest.mark.parametrize("judge", ["judge", "teacher-mini", "teacher-2"])
+def test_two_models_are_not_taken_for_one(judge):
+    for page in pages(entry([50] * 40), baselines=compared([50] * 40, judge=judge)):
+        assert "both teacher and judge" not in text_of(page)
+
+
+def test_with_ready_pairs_nobody_taught():
+    same = compared([50] * 40, judge="teacher")
+
+    for page in pages(entry([50] * 40), baselines=same, synthesis={**SYNTHESIS, "ready_pairs": 9}):
+        assert "both teacher and judge" not in text_of(page)
 
 
 def test_the_report_counts_what_was_dropped_and_what_was_spent():
@@ -215,7 +261,7 @@ def test_the_report_counts_what_was_dropped_and_what_was_spent():
     assert "12 of 20 asked for; dropped: 5 near_duplicate, 3 refusal." in text_of(iteration)
     assert "neither shown nor trained on: 1 too_long." in text_of(iteration)
     assert "$1.25, 12,345 tokens, 67 requests" in text_of(iteration)
-    assert "iteration 11.2512,34567" in text_of(loop)
+    assert re.search(r"iteration 1 ?the-loop ?1\.25 ?12,345 ?67", text_of(loop))
 
 
 def test_a_judge_that_failed_is_named_in_both_reports():
@@ -241,6 +287,11 @@ def test_baselines_of_another_setup_are_left_out():
     assert compared(KNOWN, known(judge="other"))["rows"] == []
     assert compared(KNOWN, known(prompt="another {{ case }}"))["rows"] == []
     assert compared(KNOWN, known(test=pairs(40).assign(response="other")))["rows"] == []
+    assert compared(KNOWN, known(test=pairs(40).assign(system="In French.")))["rows"] == []
+    assert compared(KNOWN, known(train=pairs(4)))["rows"] == []
+    assert compared(KNOWN, known(judgements_per_response=2))["rows"] == []
+    assert compared(KNOWN, known(decoding={"temperature": 1.0}))["rows"] == []
+    assert len(compared(KNOWN, known(decoding={"batch_size": 1}))["rows"]) == 1
     assert compared(KNOWN)["rows"] == []
     assert compared(KNOWN)["local_to_service_llm"] is None
 
@@ -257,7 +308,7 @@ def test_the_local_llm_is_told_as_a_share_of_the_service_llm():
 def test_only_prompts_with_both_scores_are_in_the_ratio():
     ratio = compared([None, *KNOWN[1:]], known())["local_to_service_llm"]
 
-    assert ratio["precision"] == {"prompts": 39, "ratio": 1, "interval": [1, 1]}
+    assert ratio["precision"] == {"prompts": 39, "ratio": 1, "interval": [None, None]}
 
 
 def test_the_ratio_stands_in_the_reports():
@@ -266,12 +317,17 @@ def test_the_ratio_stands_in_the_reports():
     for page in pages(entry([82.125] * 40), baselines=baselines):
         assert "precision 90.0 %" in text_of(page)
         assert "service LLM itself" in text_of(page)
-        assert "90 % of what the service LLM itself gets" in text_of(page)
+        assert "On these its precision is 90 % of the service LLM's own (95 %" in text_of(page)
 
 
 def test_the_worst_responses_come_first_and_perfect_ones_not_at_all():
     texts = pd.DataFrame(
-        {"id": [f"test-{n}" for n in range(4)], "sample": 1, "response": list("abcd")}
+        {
+            "id": [f"test-{n}" for n in range(4)],
+            "sample": 1,
+            "response": list("abcd"),
+            "finished": True,
+        }
     )
     judgements = texts[["id", "sample"]].assign(
         similarity=[100, 50, 90, np.nan], precision=[100, 75, 25, np.nan]
@@ -291,5 +347,5 @@ def test_the_plot_has_the_interval_and_leaves_out_what_is_not_known():
     low, high = history[1]["assessment"]["precision"]["interval"]
     trace = next(each for each in figure.data if each.name == "precision")
     assert trace.y == (None, 70)
-    assert trace.error_y.array == (0, pytest.approx(high - 70))
-    assert trace.error_y.arrayminus == (0, pytest.approx(70 - low))
+    assert trace.error_y.array == (None, pytest.approx(high - 70))
+    assert trace.error_y.arrayminus == (None, pytest.approx(70 - low))

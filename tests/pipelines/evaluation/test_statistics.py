@@ -58,6 +58,11 @@ def test_a_judgement_that_is_missing_counts_as_nothing_in_the_bound_and_the_cove
     assert whole["coverage_percentage"] == 100
 
 
+def test_a_bound_stays_on_the_scale():
+    assert summarise(pd.Series([100.0, 50]), pd.Series([1.0, 1]), 0.01, 80)["lower_bound"] == 0
+    assert summarise(pd.Series([100.0]), pd.Series([1.0]), 0.01, 80)["lower_bound"] is None
+
+
 def test_the_interval_is_the_bca_bootstrap_and_always_the_same():
     expected = stats.bootstrap(
         (NORMAL,), np.mean, method="BCa", rng=np.random.default_rng(0)
@@ -67,9 +72,9 @@ def test_the_interval_is_the_bca_bootstrap_and_always_the_same():
     assert bootstrap_interval(NORMAL) == bootstrap_interval(NORMAL)
 
 
-def test_an_interval_that_chance_cannot_tell_is_a_point_or_null():
-    assert bootstrap_interval(np.full(20, 75.0)) == [75, 75]
-    assert bootstrap_interval(NORMAL, base=NORMAL * 2) == [0.5, 0.5]
+def test_an_interval_that_chance_cannot_tell_is_null():
+    assert bootstrap_interval(np.full(20, 75.0)) == [None, None]
+    assert bootstrap_interval(NORMAL, base=NORMAL * 2) == [None, None]
     assert bootstrap_interval(NORMAL[:19]) == [None, None]
     assert bootstrap_interval(NORMAL, base=np.zeros(60)) == [None, None]
 

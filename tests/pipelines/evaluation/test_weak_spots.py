@@ -48,6 +48,7 @@ def test_a_category_with_few_pairs_borrows_neighbours():
 
 def test_a_prompt_without_a_score_weighs_nothing():
     assert spots(None, 100.0, 100.0).empty
+    assert spots(None, 0.0, 100.0)["category_weight"].iloc[0] == 1
     assert set(spots(None, 50.0, 100.0)["seed_id"]) != set(spots(50.0, None, 100.0)["seed_id"])
 
 

@@ -11,7 +11,11 @@ from llamaduo.local_llm.chat import to_messages
 from llamaduo.parameters import BaselineParameters, EvaluationParameters, IterationParameters
 from llamaduo.pipelines.evaluation.answering import answer_conversations, answer_prompts
 from llamaduo.pipelines.evaluation.assessment import per_prompt, summarise_scores
-from llamaduo.pipelines.evaluation.comparison import SERVICE_LLM, describe_setup
+from llamaduo.pipelines.evaluation.comparison import (
+    SERVICE_LLM,
+    describe_measurement,
+    describe_setup,
+)
 from llamaduo.pipelines.evaluation.judging import ask_judge, parse_judgements, score_prompts
 from llamaduo.service_llm.answers import reply_columns
 from llamaduo.service_llm.budget import expected_tokens
@@ -160,7 +164,7 @@ def judge_baselines(
         sampled = evaluation.model_copy(update=samples)
         judged = responses[responses["id"].isin(pairs["id"])]
         replies = ask_judge(judged, pairs, judge_prompt, judge, sampled, iteration)
-        scores = score_prompts(parse_judgements(replies), pairs, sampled)
+        scores = score_prompts(parse_judgements(replies), judged, pairs, sampled)
         summary = summarise_scores(scores, sampled, sampled.alpha)
         rows.append({"name": name, **summary, "scores": per_prompt(scores)})
     return rows
@@ -172,12 +176,15 @@ def describe_baselines(
     service_llm: ServiceLLM,
     judge: Judge,
     judge_prompt: str,
+    coverage_train: pd.DataFrame,
     coverage_test: pd.DataFrame,
+    evaluation: EvaluationParameters,
 ) -> dict[str, Any]:
     """Say what the baselines were measured with, so that nobody compares them with another setup.
 
     Returns:
         ``setup`` and ``rows``.
     """
-    setup = describe_setup(base_model, service_llm, judge, judge_prompt, coverage_test)
+    measurement = describe_measurement(judge, judge_prompt, coverage_test, evaluation)
+    setup = describe_setup(base_model, service_llm, measurement, coverage_train)
     return {"setup": setup, "rows": baseline_scores}

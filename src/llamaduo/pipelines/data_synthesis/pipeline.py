@@ -111,6 +111,7 @@ def create_pipeline() -> Pipeline:
                 "synthesis_replies",
                 "pair_judge_replies",
                 "screened_coverage",
+                "ready_pairs",
                 "previous_synthesis_report",
                 "params:data_synthesis",
             ],

@@ -58,6 +58,7 @@ def report_synthesis(
     synthesis_replies: pd.DataFrame,
     pair_judge_replies: pd.DataFrame,
     screened_coverage: pd.DataFrame,
+    ready_pairs: pd.DataFrame,
     previous_synthesis_report: dict[str, Any] | None,
     synthesis: SynthesisParameters,
 ) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def report_synthesis(
     replies = pd.concat([synthesis_replies, pair_judge_replies])
     return {
         "iteration": iteration,
+        "ready_pairs": len(ready_pairs),
         "asked": asked,
         "asked_so_far": so_far["asked_so_far"] + asked,
         "requests_so_far": so_far["requests_so_far"] + int(synthesis_replies["request"].nunique()),

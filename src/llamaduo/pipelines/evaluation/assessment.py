@@ -29,6 +29,7 @@ def assess_scores(
     previous_iteration_history: list[dict[str, Any]] | None,
     synthesis_report: dict[str, Any],
     judge_audit: dict[str, Any],
+    measurement: dict[str, Any],
     evaluation: EvaluationParameters,
     loop: LoopParameters,
 ) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def assess_scores(
 
     Returns:
         The summaries of both scores, also by category and against earlier iterations;
+        ``measured``, what the scores rest on; ``best_iteration`` of those that rest on the same;
         ``obstacles``, sentences that forbid a verdict on these scores; ``target_met``,
         ``advisory``, and ``plateau``, ``regression``, ``no_new_data``, ``judge_failed`` and
         ``over_budget`` as reasons to stop without the target.
@@ -48,24 +50,25 @@ def assess_scores(
         for failure in judge["failures"]
     ]
     obstacles = [*too_few_judged(summary, evaluation), *failures]
-    measured = describe_measurement(judge_audit, evaluation)
-    now = {
-        "scores": per_prompt(scores),
-        "assessment": {"measured": measured, "obstacles": obstacles},
-    }
-    comparable = comparable_history(history, now)
-    return {
+    assessment = {
         "iteration": len(history) + 1,
         **summary,
-        "measured": measured,
+        "measured": measurement,
+        "obstacles": obstacles,
+    }
+    now = {"scores": per_prompt(scores), "assessment": assessment}
+    comparable = comparable_history(history, measurement)
+    best = best_of([*comparable, now], evaluation)
+    return {
+        **assessment,
+        "best_iteration": best["assessment"]["iteration"],
         "categories": summarise_categories(scores),
         "compared": compare(comparable, now, evaluation),
-        "needed_prompts": describe_power(summary, judge_audit, evaluation),
-        "obstacles": obstacles,
+        "needed_prompts": describe_power(scores, summary["alpha"], judge_audit, evaluation),
         "target_met": not obstacles and meets_target(summary, evaluation),
         "plateau": not obstacles and is_plateau([*comparable, now], evaluation.patience),
         "regression": is_regression([*comparable, now]),
-        "judge_failed": bool(obstacles and history and is_refused(history[-1])),
+        "judge_failed": bool(obstacles and comparable and is_refused(comparable[-1])),
         "no_new_data": brought_nothing_new(synthesis_report),
         "over_budget": bool(
             synthesis_report["over_budget"]
@@ -85,6 +88,7 @@ def summarise_scores(
         "judged_share": float(scores["judged"].sum() / scores["expected"].sum()),
         **{name: summarise(scores[name], share, alpha, evaluation.threshold) for name in SCORES},
         "full_marks_percentage": rounded(100 * scores["full_marks"].mean()),
+        "cut_off": int(scores["cut_off"].sum()),
         "alpha": alpha,
         "advisory": len(scores) < evaluation.min_prompts,
     }
@@ -107,27 +111,16 @@ def summarise_categories(scores: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
-def describe_measurement(
-    judge_audit: dict[str, Any], evaluation: EvaluationParameters
-) -> dict[str, Any]:
-    """What scores rest on; those that rest on something else do not compare."""
-    return {
-        **judge_audit["judged_by"],
-        "judge_temperature": evaluation.judge_temperature,
-        "responses_per_prompt": evaluation.responses_per_prompt,
-        "judgements_per_response": evaluation.judgements_per_response,
-        "decoding": evaluation.decoding.model_dump(),
-    }
-
-
-def comparable_history(history: list[dict[str, Any]], now: dict[str, Any]) -> list[dict[str, Any]]:
+def comparable_history(
+    history: list[dict[str, Any]], measurement: dict[str, Any]
+) -> list[dict[str, Any]]:
     """The latest iterations in a row that were measured as this one is."""
     comparable: list[dict[str, Any]] = []
     for entry in reversed(history):
-        if entry["assessment"]["measured"] != now["assessment"]["measured"]:
+        if entry["assessment"]["measured"] != measurement:
             logger.warning(
-                "iteration %d and those before it were measured with another judge, judge prompt "
-                "or decoding, so that they are not compared with this one",
+                "iteration %d and those before it were measured with another judge, judge prompt, "
+                "test set or decoding, so that they are not compared with this one",
                 entry["assessment"]["iteration"],
             )
             break
@@ -155,21 +148,24 @@ def compare(
 
 
 def describe_power(
-    summary: dict[str, Any], judge_audit: dict[str, Any], evaluation: EvaluationParameters
+    scores: pd.DataFrame,
+    alpha: float,
+    judge_audit: dict[str, Any],
+    evaluation: EvaluationParameters,
 ) -> dict[str, dict[str, int] | None]:
     """By score: test prompts that the asked power needs, by judgements per response."""
-    drawn = evaluation.responses_per_prompt, evaluation.judgements_per_response
+    judges = judge_audit["judges"]
+    drawn = evaluation.responses_per_prompt * len(judges), evaluation.judgements_per_response
     needed: dict[str, dict[str, int] | None] = {}
     for name in SCORES:
-        error = summary[name]["standard_error"]
-        spreads = [judge["spread"][name] for judge in judge_audit["judges"]]
-        spread = None if None in spreads or not spreads else max(spreads)
-        needed[name] = None
-        if error is not None:
-            deviation = error * summary["prompts"] ** 0.5
-            needed[name] = needed_prompts(
-                deviation, spread, drawn, evaluation.margin, summary["alpha"], evaluation.power
-            )
+        spreads = [judge["spread"][name] for judge in judges]
+        spread = None if None in spreads else max(spreads)
+        counts = needed_prompts(
+            scores[name].std(), spread, drawn, evaluation.margin, alpha, evaluation.power
+        )
+        needed[name] = counts and {
+            repeats: max(count, evaluation.min_prompts) for repeats, count in counts.items()
+        }
     return needed
 
 
@@ -185,9 +181,14 @@ def too_few_judged(summary: dict[str, Any], evaluation: EvaluationParameters) ->
 
 def meets_target(summary: dict[str, Any], evaluation: EvaluationParameters) -> bool:
     """Whether both scores reach their target by the verdict's rule."""
-    what = "lower_bound" if evaluation.verdict == "lower_bound" else "mean"
-    return all(
-        summary[name][what] is not None and summary[name][what] >= target
+    return least_margin(summary, evaluation) >= 0
+
+
+def least_margin(summary: dict[str, Any], evaluation: EvaluationParameters) -> float:
+    """Points by which the weaker score is over its target, by the verdict's rule."""
+    values = {name: summary[name][evaluation.verdict] for name in SCORES}
+    return min(
+        float("-inf") if values[name] is None else values[name] - target
         for name, target in evaluation.targets.items()
     )
 
@@ -237,17 +238,11 @@ def brought_nothing_new(synthesis_report: dict[str, Any]) -> bool:
 
 
 def best_of(history: list[dict[str, Any]], evaluation: EvaluationParameters) -> dict[str, Any]:
-    """The entry whose lower bounds lie highest over their targets; the worse score counts.
+    """The entry whose weaker score is highest over its target.
 
     One whose scores carry no verdict is the best only among such.
     """
-
-    def above_target(entry: dict[str, Any]) -> tuple[bool, float]:
-        bounds = {name: entry["assessment"][name]["lower_bound"] for name in SCORES}
-        margins = [
-            -100.0 if bounds[name] is None else bounds[name] - target
-            for name, target in evaluation.targets.items()
-        ]
-        return not is_refused(entry), min(margins)
-
-    return max(history, key=above_target)
+    return max(
+        history,
+        key=lambda entry: (not is_refused(entry), least_margin(entry["assessment"], evaluation)),
+    )

@@ -31,9 +31,13 @@ LEAST_FOR_REFERENCE = 90.0
 LEAST_APART = 10.0
 """Points of precision by which another prompt's reference must stand below the own one."""
 LEAST_SPREAD = 1.0
-"""Standard deviation over all cases; below it the judge gives everything the same score."""
+"""Points of standard deviation over imperfect responses; with less the judge tells none apart."""
+FEWEST = 10
+"""Imperfect responses; of fewer nothing is concluded."""
 LEAST_DRIFT = 1.0
 """Points; a smaller shift of the anchors changes no decision, however significant."""
+ASKED_ALIKE = ("judge", "judge_prompt", "judge_temperature")
+"""What must be the same for the scores of the same responses to compare."""
 GRADES = 25.0
 """Points between two anchors of the rubric, which are the categories of the weighted kappa."""
 
@@ -44,6 +48,7 @@ def audit_judge(
     judge_replies: pd.DataFrame,
     judgements: pd.DataFrame,
     responses: pd.DataFrame,
+    measurement: dict[str, Any],
     previous_iteration_history: list[dict[str, Any]] | None,
     loop: LoopParameters,
     evaluation: EvaluationParameters,
@@ -52,19 +57,17 @@ def audit_judge(
 
     Returns:
         ``judges``: one entry each, with ``failures``, sentences that forbid to rest a verdict on
-        it; ``judged_by``, what the scores of this iteration rest on; ``over_budget``, the cases
-        that were not asked for.
+        it; ``over_budget``, the cases that were not asked for.
     """
-    first = previous_iteration_history[0]["judge_audit"] if previous_iteration_history else None
-    alpha = evaluation.alpha / loop.max_iterations
+    tests = loop.max_iterations * len(SCORES) * len(measurement["judge"])
     lengths = responses.assign(length=responses["response"].str.len())
     judges = []
-    for model, own in judgements.groupby("judge", sort=False):
-        cases = audit_cases.merge(
-            audit_judgements[audit_judgements["judge"] == model][["id", *SCORES]], on="id"
-        )
+    for model in measurement["judge"]:
+        own = judgements[judgements["judge"] == model]
+        audited = audit_judgements.loc[audit_judgements["judge"] == model, ["id", *SCORES]]
+        cases = audit_cases.merge(audited, on="id")
         answered_as = judge_replies.loc[judge_replies["judge"] == model, "model"].dropna()
-        known = _anchors_of(first, str(model))
+        known = _first_anchors(previous_iteration_history or [], measurement, model)
         judge = {
             "model": model,
             "answered_as": sorted(answered_as.unique()),
@@ -80,18 +83,16 @@ def audit_judge(
             ),
             "human": {name: _agreement(cases, name) for name in SCORES},
         }
-        failures = [*_canary_failures(judge), *_drift_failures(judge, alpha)]
-        if _deviation(pd.concat([own, cases])["precision"]) < LEAST_SPREAD:
-            failures.append("gives nearly every response the same score")
+        failures = [
+            *_canary_failures(judge["canaries"]),
+            *_drift_failures(judge["drift"], evaluation.alpha / tests),
+            *_spread_failures(cases),
+        ]
         for failure in failures:
             logger.warning("the judge %s %s", model, failure)
         judges.append({**judge, "failures": failures})
     return {
         "judges": judges,
-        "judged_by": {
-            "models": [judge["model"] for judge in judges],
-            "prompt_versions": sorted(judge_replies["prompt_version"].unique()),
-        },
         "over_budget": int((audit_judgements["failure"] == Failure.OVER_BUDGET).sum()),
     }
 
@@ -110,8 +111,7 @@ def _by_kind(cases: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _canary_failures(judge: dict[str, Any]) -> list[str]:
-    canaries = judge["canaries"]
+def _canary_failures(canaries: dict[str, Any]) -> list[str]:
     if unjudged := [kind for kind, own in canaries.items() if None in own.values()]:
         return [f"has not scored these canaries: {', '.join(unjudged)}"]
     failures = [
@@ -141,10 +141,18 @@ def _anchor_scores(cases: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _anchors_of(first: dict[str, Any] | None, model: str) -> dict[str, Any] | None:
-    """What the same judge gave the anchors in the loop's first iteration."""
-    known = first["judges"] if first else []
-    return next((judge["anchors"] for judge in known if judge["model"] == model), None)
+def _first_anchors(
+    history: list[dict[str, Any]], measurement: dict[str, Any], model: str
+) -> dict[str, Any] | None:
+    """What the same judge, asked in the same way, gave the anchors the first time."""
+    for entry in history:
+        before = entry["assessment"]["measured"]
+        if any(before[key] != measurement[key] for key in ASKED_ALIKE):
+            continue
+        for judge in entry["judge_audit"]["judges"]:
+            if judge["model"] == model and set(judge["anchors"]["precision"].values()) - {None}:
+                return dict(judge["anchors"])
+    return None
 
 
 def _drift(cases: pd.DataFrame, known: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
@@ -154,24 +162,31 @@ def _drift(cases: pd.DataFrame, known: dict[str, Any] | None, name: str) -> dict
     return describe_gain(paired_gains(_anchor_scores(cases)[name], known[name]))
 
 
-def _drift_failures(judge: dict[str, Any], alpha: float) -> list[str]:
+def _drift_failures(drifts: dict[str, Any], alpha: float) -> list[str]:
     """Sentences about anchors that moved further than chance and the least drift explain."""
     return [
-        f"has moved the {name} of the same responses by {drift['mean']:+.1f} points since the "
-        "first iteration"
-        for name, drift in judge["drift"].items()
+        f"has moved the {name} of the same responses by {drift['mean']:+.1f} points since it first "
+        "judged them"
+        for name, drift in drifts.items()
         if drift and drift["p_value"] is not None
         if drift["p_value"] < alpha and abs(drift["mean"]) >= LEAST_DRIFT
     ]
 
 
+def _spread_failures(cases: pd.DataFrame) -> list[str]:
+    """A sentence where imperfect responses all get the same score, other than 0 and 100."""
+    imperfect = (cases["kind"] == "anchor") & (cases["response"] != cases["reference"])
+    given = cases.loc[imperfect, "precision"].dropna()
+    if len(given) < FEWEST or given.std() >= LEAST_SPREAD:
+        return []
+    if not LEAST_SPREAD < given.mean() < HIGHEST_SCORE - LEAST_SPREAD:
+        return []
+    return [f"gives nearly every imperfect response {given.mean():.0f} points of precision"]
+
+
 def _tie_share(scores: pd.Series) -> float | None:
     """Share of the judgements that have the most frequent score."""
     return rounded(scores.value_counts(normalize=True).max())
-
-
-def _deviation(scores: pd.Series) -> float:
-    return float(scores.std(ddof=0)) if scores.notna().any() else float("inf")
 
 
 def _rank_correlation(table: pd.DataFrame, one: str, other: str) -> float | None:

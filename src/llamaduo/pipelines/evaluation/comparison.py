@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.parameters import EvaluationParameters
 from llamaduo.pipelines.evaluation.judging import SCORES, prompt_version
 from llamaduo.pipelines.evaluation.statistics import bootstrap_interval, rounded
 from llamaduo.service_llm.client import ServiceLLM
@@ -15,22 +16,37 @@ SERVICE_LLM = "service LLM itself"
 """Name of the baseline that the local LLM is measured by."""
 
 
+def describe_measurement(
+    judge: Judge, judge_prompt: str, coverage_test: pd.DataFrame, evaluation: EvaluationParameters
+) -> dict[str, Any]:
+    """What scores rest on; those that rest on something else do not compare.
+
+    Of the decoding, batch size and seed are left out: they change single responses by chance alone.
+    """
+    return {
+        "judge": judge.models,
+        "judge_prompt": prompt_version(judge_prompt),
+        "judge_temperature": evaluation.judge_temperature,
+        "responses_per_prompt": evaluation.responses_per_prompt,
+        "judgements_per_response": evaluation.judgements_per_response,
+        "decoding": evaluation.decoding.model_dump(exclude={"batch_size", "seed"}),
+        "prompts": len(coverage_test),
+        "test_sha256": _digest(coverage_test),
+    }
+
+
 def describe_setup(
     base_model: BaseModelSpec,
     service_llm: ServiceLLM,
-    judge: Judge,
-    judge_prompt: str,
-    coverage_test: pd.DataFrame,
+    measurement: dict[str, Any],
+    coverage_train: pd.DataFrame,
 ) -> dict[str, Any]:
-    """What a baseline rests on: models, judge prompt, and the test set with its hash."""
-    text = coverage_test[["prompt", "response"]].to_json(orient="values", force_ascii=False)
+    """What baselines rest on: the measurement, the models, and the pairs that they are shown."""
     return {
         "base_model": base_model.portable_name,
         "service_llm": service_llm.model,
-        "judge": ", ".join(judge.models),
-        "judge_prompt": prompt_version(judge_prompt),
-        "prompts": len(coverage_test),
-        "test_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        "train_sha256": _digest(coverage_train),
+        **measurement,
     }
 
 
@@ -38,12 +54,11 @@ def compare_baselines(
     known_baselines: dict[str, Any] | None,
     base_model: BaseModelSpec,
     service_llm: ServiceLLM,
-    judge: Judge,
-    judge_prompt: str,
-    coverage_test: pd.DataFrame,
+    measurement: dict[str, Any],
+    coverage_train: pd.DataFrame,
     scores: pd.DataFrame,
 ) -> dict[str, Any]:
-    """Keep the baselines that were measured with this iteration's models and test set.
+    """Keep the baselines that were measured as this iteration is.
 
     Returns:
         ``setup`` and ``rows``, no rows where none were measured, or with another setup;
@@ -51,7 +66,7 @@ def compare_baselines(
         prompts for which both have a score; null without that baseline. For the precision this is
         the P-Match of the LlamaDuo paper, as a share.
     """
-    setup = describe_setup(base_model, service_llm, judge, judge_prompt, coverage_test)
+    setup = describe_setup(base_model, service_llm, measurement, coverage_train)
     known = known_baselines or {"setup": None, "rows": []}
     rows = known["rows"] if known["setup"] == setup else []
     service = next((row for row in rows if row["name"] == SERVICE_LLM), None)
@@ -73,3 +88,8 @@ def _ratio(local: pd.Series, service: dict[str, float | None]) -> dict[str, Any]
         "ratio": rounded(means["local"] / means["service"]) if means["service"] else None,
         "interval": bootstrap_interval(both["local"].to_numpy(), both["service"].to_numpy()),
     }
+
+
+def _digest(pairs: pd.DataFrame) -> str:
+    text = pairs[["system", "prompt", "response"]].to_json(orient="values", force_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -8,7 +8,6 @@ import pandas as pd
 
 from llamaduo.parameters import EvaluationParameters, LoopParameters
 from llamaduo.pipelines.evaluation.assessment import (
-    best_of,
     meets_target,
     per_prompt,
     summarise_scores,
@@ -39,7 +38,7 @@ def confirm(holdout_scores: pd.DataFrame, evaluation: EvaluationParameters) -> d
     if holdout_scores.empty:
         return {}
     summary = summarise_scores(holdout_scores, evaluation, evaluation.alpha)
-    obstacles = too_few_judged(summary, evaluation)
+    obstacles = [f"on the holdout, {each}" for each in too_few_judged(summary, evaluation)]
     return {
         **summary,
         "obstacles": obstacles,
@@ -51,8 +50,6 @@ def confirm(holdout_scores: pd.DataFrame, evaluation: EvaluationParameters) -> d
 def reach_verdict(
     assessment: dict[str, Any],
     confirmation: dict[str, Any],
-    previous_iteration_history: list[dict[str, Any]] | None,
-    evaluation: EvaluationParameters,
     loop: LoopParameters,
 ) -> dict[str, Any]:
     """Decide whether the loop ends here, and why.
@@ -61,7 +58,8 @@ def reach_verdict(
         ``iteration``; ``stop``; ``reason`` (target, budget, judge_failed, target_not_confirmed,
         regression, no_new_data, plateau, max_iterations, or null); ``target_reached``;
         ``obstacles``, sentences that forbid a verdict on these scores; ``advisory``, where the test
-        set or the holdout is small; ``best_iteration``, the one with the highest lower bounds.
+        set or the holdout is small; ``best_iteration``, the confirmed one, or that whose weaker
+        score is highest over its target.
     """
     reached = bool(confirmation.get("confirmed"))
     unconfirmable = bool(confirmation.get("obstacles"))
@@ -76,7 +74,6 @@ def reach_verdict(
         "max_iterations": assessment["iteration"] >= loop.max_iterations,
     }
     reason = next((name for name, holds in reasons.items() if holds), None)
-    entries = [*(previous_iteration_history or []), {"assessment": assessment}]
     verdict = {
         "iteration": assessment["iteration"],
         "stop": reason is not None,
@@ -84,7 +81,7 @@ def reach_verdict(
         "target_reached": reached,
         "obstacles": assessment["obstacles"] + confirmation.get("obstacles", []),
         "advisory": assessment["advisory"] or confirmation.get("advisory", False),
-        "best_iteration": best_of(entries, evaluation)["assessment"]["iteration"],
+        "best_iteration": assessment["iteration" if reached else "best_iteration"],
     }
     logger.info("verdict: %s", json.dumps(verdict))
     return verdict

@@ -50,7 +50,7 @@ def ask_judge(
         ``JudgeReplies``, raw.
 
     Raises:
-        ServiceLLMError: Every request to a member failed.
+        ServiceLLMError: Every request failed.
     """
     references = pairs.rename(columns={"response": "reference"})
     repeats = pd.DataFrame({"repeat": range(1, evaluation.judgements_per_response + 1)})
@@ -76,7 +76,7 @@ def judge_cases(
 
     Args:
         what: Names the work in the progress display and in the journal.
-        needed: Whether nothing can go on where a member answers nothing at all.
+        needed: Whether nothing can go on where no member answers anything.
 
     Returns:
         ``JudgeReplies``: all cases of the first member, then all of the second, and so on.
@@ -94,19 +94,14 @@ def judge_cases(
         )
         for case, repeat in zip(cases[list(SHOWN)].to_dict("records"), cases["repeat"], strict=True)
     ]
+    replies = [
+        reply
+        for member in judge.jury
+        for reply in member.complete_all(requests, what, iteration.account)
+    ]
     asked = cases[["id", "sample", "repeat"]].assign(prompt_version=prompt_version(judge_prompt))
-    return pd.concat(
-        [
-            asked.assign(
-                judge=member.model,
-                **reply_columns(
-                    member.complete_all(requests, what, iteration.account), needed=needed
-                ),
-            )
-            for member in judge.jury
-        ],
-        ignore_index=True,
-    )
+    table = pd.concat([asked.assign(judge=model) for model in judge.models], ignore_index=True)
+    return table.assign(**reply_columns(replies, needed=needed))
 
 
 def request_text(judge_prompt: str, case: dict[Any, str]) -> str:
@@ -152,7 +147,10 @@ def read_judgement(text: Any) -> dict[str, float | None]:
 
 
 def score_prompts(
-    judgements: pd.DataFrame, pairs: pd.DataFrame, evaluation: EvaluationParameters
+    judgements: pd.DataFrame,
+    responses: pd.DataFrame,
+    pairs: pd.DataFrame,
+    evaluation: EvaluationParameters,
 ) -> pd.DataFrame:
     """Average the readable judgements of each prompt.
 
@@ -172,11 +170,12 @@ def score_prompts(
     scores = by_prompt.mean().assign(
         judged=by_prompt.count()["precision"],
         over_budget=full.groupby("id")["over_budget"].sum(),
+        cut_off=(~responses["finished"].astype(bool)).groupby(responses["id"]).sum(),
     )
     return (
         pairs[["id", "category"]]
         .merge(scores, on="id", how="left")
-        .fillna({"judged": 0, "over_budget": 0})
+        .fillna({"judged": 0, "over_budget": 0, "cut_off": 0})
         .assign(expected=per_judge * max(1, judgements["judge"].nunique()))
     )
 

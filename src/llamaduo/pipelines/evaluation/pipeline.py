@@ -61,7 +61,7 @@ def _scoring(pairs: str, prefix: str) -> list[Node]:
         ),
         Node(
             judging.score_prompts,
-            [f"{prefix}judgements", pairs, "params:evaluation"],
+            [f"{prefix}judgements", f"{prefix}responses", pairs, "params:evaluation"],
             f"{prefix}scores",
             name=f"score_{prefix}prompts",
         ),
@@ -71,6 +71,12 @@ def _scoring(pairs: str, prefix: str) -> list[Node]:
 def _auditing() -> list[Node]:
     """See whether the judge can be relied on."""
     return [
+        Node(
+            comparison.describe_measurement,
+            ["judge", "judge_prompt", "coverage_test", "params:evaluation"],
+            "measurement",
+            name="describe_measurement",
+        ),
         Node(
             audit_cases.choose_audit_cases,
             ["responses", "coverage_test", "human_scores", "previous_audit_cases"],
@@ -97,6 +103,7 @@ def _auditing() -> list[Node]:
                 "judge_replies",
                 "judgements",
                 "responses",
+                "measurement",
                 "previous_iteration_history",
                 "params:loop",
                 "params:evaluation",
@@ -117,6 +124,7 @@ def _deciding() -> list[Node]:
                 "previous_iteration_history",
                 "synthesis_report",
                 "judge_audit",
+                "measurement",
                 "params:evaluation",
                 "params:loop",
             ],
@@ -137,13 +145,7 @@ def _deciding() -> list[Node]:
         ),
         Node(
             decision.reach_verdict,
-            [
-                "assessment",
-                "confirmation",
-                "previous_iteration_history",
-                "params:evaluation",
-                "params:loop",
-            ],
+            ["assessment", "confirmation", "params:loop"],
             "verdict",
             name="reach_verdict",
         ),
@@ -185,9 +187,8 @@ def _recording() -> list[Node]:
                 "known_baselines",
                 "base_model",
                 "service_llm",
-                "judge",
-                "judge_prompt",
-                "coverage_test",
+                "measurement",
+                "coverage_train",
                 "scores",
             ],
             "baseline_comparison",
@@ -232,6 +233,7 @@ def _recording() -> list[Node]:
                 "iteration_history",
                 "confirmation",
                 "baseline_comparison",
+                "synthesis_report",
                 "score_plot",
                 "params:evaluation",
             ],

@@ -74,9 +74,9 @@ def plot_categories(assessment: dict[str, Any], evaluation: EvaluationParameters
     return _finished(figure, "Scores by category, iteration " + str(assessment["iteration"]))
 
 
-def _length(mean: float | None, end: float | None) -> float:
-    """Of one arm of an error bar; none where the interval cannot be told."""
-    return 0.0 if mean is None or end is None else abs(end - mean)
+def _length(mean: float | None, end: float | None) -> float | None:
+    """Of one arm of an error bar; None, which draws no bar, where there is no interval."""
+    return None if mean is None or end is None else abs(end - mean)
 
 
 def _finished(figure: go.Figure, title: str) -> go.Figure:

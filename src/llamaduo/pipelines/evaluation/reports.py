@@ -10,6 +10,12 @@ from markupsafe import Markup
 
 from llamaduo.parameters import EvaluationParameters, IterationParameters
 from llamaduo.pipelines.evaluation.judging import SCORES
+from llamaduo.pipelines.evaluation.sentences import (
+    REASONS,
+    explain_verdict,
+    notes_on_models,
+    synthesis_notes,
+)
 from llamaduo.schemas import WorstResponses
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
@@ -18,21 +24,6 @@ from llamaduo.service_llm.text import HIGHEST_SCORE
 
 MOST_SHOWN = 20
 """Responses in the report."""
-REASONS = {
-    "target": "the target is reached, and the holdout confirms it",
-    "budget": "the budget of the loop is spent; what was bought is kept",
-    "judge_failed": "the judge cannot be relied on",
-    "target_not_confirmed": "the test set meets the target, but the holdout does not confirm it",
-    "regression": "a score has fallen twice in a row",
-    "no_new_data": "the new pairs could not be used, or nearly all repeated known ones",
-    "plateau": "the last iterations brought no proven gain",
-    "max_iterations": "the last iteration that was allowed has ended without reaching the target",
-    None: "the target is not reached yet",
-}
-STAND_IN_NOTE = (
-    "The {role} here was {model}, an embedded stand-in that knows this one demo task; it stands "
-    "for no real service LLM."
-)
 CANARY_NAMES = {
     "empty": "no text",
     "flattering": "flattery in place of an answer",
@@ -48,9 +39,12 @@ def count_costs(
     judge: Judge,
     iteration: IterationParameters,
 ) -> dict[str, Any]:
-    """What the loop has spent up to this verdict: ``usd``, ``tokens``, ``requests``, ``unpriced``.
+    """What the loop, or the run of a part of it, has spent up to this verdict.
 
     Requests that the journal answered cost nothing.
+
+    Returns:
+        ``iteration`` and the fields of ``spent_by``.
     """
     costs = spent_by(iteration.account, [service_llm, *judge.jury])
     return {"iteration": verdict["iteration"], **costs}
@@ -67,7 +61,7 @@ def choose_worst_responses(
     own = judgements.groupby(["id", "sample"], as_index=False)[list(SCORES)].mean()
     references = pairs.rename(columns={"response": "reference"})
     table = (
-        responses[["id", "sample", "response"]]
+        responses[["id", "sample", "response", "finished"]]
         .merge(own, on=["id", "sample"], how="left")
         .merge(references[["id", "category", "prompt", "reference"]], on="id")
         .sort_values(["precision", "similarity", "id", "sample"], kind="stable")
@@ -89,20 +83,18 @@ def write_iteration_report(
 ) -> str:
     """One iteration as an HTML page that needs nothing beside itself."""
     latest = iteration_history[-1]
-    setup = baseline_comparison["setup"]
-    taught = setup["service_llm"] in latest["assessment"]["measured"]["models"]
     return _render(
         "iteration.html",
         iteration_history,
         confirmation,
         baseline_comparison,
+        synthesis_report,
         evaluation,
         kicker="report of one iteration",
         plots=_embedded(scores=score_plot, categories=category_plot),
         assessment=latest["assessment"],
         judges=latest["judge_audit"]["judges"],
         canary_names=CANARY_NAMES,
-        same_model=setup["service_llm"] if taught else None,
         synthesis_notes=synthesis_notes(synthesis_report),
         worst=worst_responses.astype(object)
         .where(worst_responses.notna(), None)
@@ -114,6 +106,7 @@ def write_loop_report(
     iteration_history: list[dict[str, Any]],
     confirmation: dict[str, Any],
     baseline_comparison: dict[str, Any],
+    synthesis_report: dict[str, Any],
     score_plot: go.Figure,
     evaluation: EvaluationParameters,
 ) -> str:
@@ -123,73 +116,11 @@ def write_loop_report(
         iteration_history,
         confirmation,
         baseline_comparison,
+        synthesis_report,
         evaluation,
         kicker="report of the loop",
         plots=_embedded(scores=score_plot),
     )
-
-
-def explain_verdict(
-    latest: dict[str, Any],
-    confirmation: dict[str, Any],
-    baseline_comparison: dict[str, Any],
-    evaluation: EvaluationParameters,
-) -> list[str]:
-    """The verdict for whoever must decide, in plain sentences."""
-    verdict, assessment = latest["verdict"], latest["assessment"]
-    precision, target = assessment["precision"], evaluation.target_precision
-    low, high = precision["interval"]
-    within = "" if low is None else f" (95 % interval {low:.1f} to {high:.1f})"
-    sentences = [
-        "Yes: on the evidence of this loop the local LLM may take over."
-        if verdict["target_reached"]
-        else "No verdict: the scores of this iteration cannot be relied on."
-        if verdict["obstacles"]
-        else "Not proven: the local LLM may not take over yet."
-        if precision["mean"] is not None and precision["mean"] >= target
-        else "No: the local LLM is not good enough yet."
-    ]
-    sentences += [f"{each[0].upper()}{each[1:]}." for each in verdict["obstacles"]]
-    if precision["mean"] is not None:
-        sentences.append(
-            f"On {assessment['prompts']} test prompts it gets {precision['mean']:.1f} of 100 "
-            f"points for precision{within}; the target is {target:g}."
-        )
-    if confirmation and confirmation["precision"]["mean"] is not None:
-        sentences.append(
-            f"On {confirmation['prompts']} holdout prompts, which steered nothing, it gets "
-            f"{confirmation['precision']['mean']:.1f}."
-        )
-    ratio = (baseline_comparison["local_to_service_llm"] or {}).get("precision", {}).get("ratio")
-    if ratio is not None:
-        sentences.append(f"That is {100 * ratio:.0f} % of what the service LLM itself gets.")
-    if verdict["stop"]:
-        sentences.append(f"The loop has ended: {REASONS[verdict['reason']]}.")
-        if verdict["best_iteration"] != verdict["iteration"]:
-            sentences.append(f"Its best iteration is number {verdict['best_iteration']}.")
-    if verdict["advisory"]:
-        sentences.append(
-            f"Advisory only: fewer than {evaluation.min_prompts} prompts leave much to chance."
-        )
-    return sentences
-
-
-def synthesis_notes(synthesis_report: dict[str, Any]) -> list[str]:
-    """What became of the new pairs, and which coverage pairs are left out."""
-    notes = []
-    if synthesis_report["asked"]:
-        dropped = _listed(synthesis_report["dropped"])
-        notes.append(
-            f"New pairs of this iteration: {synthesis_report['kept']} of "
-            f"{synthesis_report['asked']} asked for{f'; dropped: {dropped}' if dropped else ''}."
-        )
-    if left_out := _listed(synthesis_report["coverage_left_out"]):
-        notes.append(f"Coverage pairs that are neither shown nor trained on: {left_out}.")
-    return notes
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
 def _embedded(**figures: go.Figure) -> dict[str, Markup]:
@@ -213,6 +144,7 @@ def _render(
     history: list[dict[str, Any]],
     confirmation: dict[str, Any],
     baselines: dict[str, Any],
+    synthesis_report: dict[str, Any],
     evaluation: EvaluationParameters,
     **values: Any,
 ) -> str:
@@ -227,16 +159,13 @@ def _render(
     )
     latest = history[-1]
     verdict = latest["verdict"]
-    roles = ("service LLM", "service_llm"), ("judge", "judge")
     return environment.get_template(template).render(
         title=f"Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}",
         verdict=verdict,
         sentences=explain_verdict(latest, confirmation, baselines, evaluation),
-        stand_in_notes=[
-            STAND_IN_NOTE.format(role=role, model=baselines["setup"][key])
-            for role, key in roles
-            if "stand-in" in baselines["setup"][key]
-        ],
+        notes=notes_on_models(
+            baselines["setup"], asked_teacher=not synthesis_report["ready_pairs"]
+        ),
         history=history,
         confirmation=confirmation,
         baselines=baselines,

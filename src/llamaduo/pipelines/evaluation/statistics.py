@@ -23,7 +23,7 @@ RESAMPLES_AT_ONCE = 1000
 LEAST_SKEW = 1e-6
 """Over √n; below it the correction is lost in rounding."""
 LEAST_DEVIATION = 1.0
-"""Points; with less, the formula would ask for fewer prompts than it holds for."""
+"""Points; where the prompts differ by less, there is no chance to speak of."""
 REPEATS = (1, 3, 10)
 """Judgements per response for which the needed prompts are told."""
 
@@ -53,10 +53,14 @@ def summarise(
         "mean": rounded(scores.mean()),
         "standard_error": rounded(scores.sem()),
         "interval": bootstrap_interval(known),
-        "lower_bound": rounded(lower_bound(worst.to_numpy(dtype=float), alpha)),
+        "lower_bound": rounded(_on_scale(lower_bound(worst.to_numpy(dtype=float), alpha))),
         "coverage_percentage": rounded(100 * covered / len(scores)),
         "coverage_interval": exact_interval(covered, len(scores)),
     }
+
+
+def _on_scale(bound: Floats) -> Floats:
+    return np.maximum(bound, 0.0) if np.isfinite(bound) else bound
 
 
 def lower_bound(values: Floats, alpha: float) -> Floats:
@@ -104,7 +108,8 @@ def bootstrap_interval(values: Floats, base: Floats | None = None) -> list[float
         base: Of the same prompts, ``(n,)``; the ratio is the mean of the values ÷ that of the base.
 
     Returns:
-        Both ends; null for fewer than twenty prompts, or where the base is too often zero.
+        Both ends; null where chance cannot be told: for fewer than twenty prompts, where all
+        resamples are alike, and where the base is too often zero.
     """
     from scipy import stats
 
@@ -113,7 +118,7 @@ def bootstrap_interval(values: Floats, base: Floats | None = None) -> list[float
         return [None, None]
     value = _mean_or_ratio(*samples, axis=0)
     if np.allclose(values, value if base is None else value * base):
-        return [rounded(value)] * 2  # all resamples are alike
+        return [None, None]
     interval = stats.bootstrap(
         samples,
         _mean_or_ratio,
@@ -181,27 +186,31 @@ def needed_prompts(
     margin: float,
     alpha: float,
     power: float,
-) -> dict[str, int]:
+) -> dict[str, int] | None:
     """Test prompts that would prove a target from which the truth is a margin away.
 
     Args:
         deviation: Standard deviation of the prompts' scores.
         spread: The judge's within one response.
-        drawn: Responses per prompt, and judgements per response, that the deviation rests on.
+        drawn: Responses per prompt times judges, and judgements per response of each, on which the
+            deviation rests.
         margin: Points between the target and the truth.
         alpha: One-sided level of the bound.
         power: Chance to prove it.
 
     Returns:
-        By judgements per response; only the present number where the spread is unknown.
+        By judgements per response; only the present number where the spread is unknown. None
+        where the prompts hardly differ.
     """
     from statsmodels.stats.power import TTestPower
 
     responses, judgements = drawn
+    if not deviation >= LEAST_DEVIATION:
+        return None
     needed = {}
     for repeats in sorted({judgements, *(REPEATS if spread is not None else ())}):
         change = (spread or 0.0) ** 2 / responses * (1 / repeats - 1 / judgements)
-        effect = margin / np.sqrt(max(deviation**2 + change, LEAST_DEVIATION**2))
+        effect = margin / np.sqrt(max(deviation**2 + change, margin**2))  # at most 1
         count = TTestPower().solve_power(effect, alpha=alpha, power=power, alternative="larger")
         needed[str(repeats)] = int(np.ceil(count))
     return needed

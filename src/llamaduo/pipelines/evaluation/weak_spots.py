@@ -25,8 +25,8 @@ def find_weak_spots(
         ``WeakSpots``, one row per coverage-train pair that has any weight; empty where nothing was
         missed.
     """
-    missed = (HIGHEST_SCORE - scores.set_index("id")["precision"]).fillna(0.0)
-    lost = coverage_test["id"].map(missed).to_numpy(dtype=float)
+    missed = coverage_test["id"].map(HIGHEST_SCORE - scores.set_index("id")["precision"])
+    lost = missed.fillna(0.0).to_numpy(dtype=float)
     if not lost.any():
         return WeakSpots.empty()
     tokenizer = Tokenizer.of_task(pd.concat([coverage_train, coverage_test]))
@@ -40,7 +40,7 @@ def find_weak_spots(
     nearest = np.argsort(-nearness, axis=1, kind="stable")[:, :NEIGHBOURS]
     points = np.zeros(len(coverage_train))
     np.add.at(points, nearest, lost[:, None] / nearest.shape[1])
-    by_category = pd.Series(lost).groupby(coverage_test["category"].to_numpy()).mean()
+    by_category = missed.groupby(coverage_test["category"]).mean()
     spots = pd.DataFrame(
         {
             "seed_id": coverage_train["id"],

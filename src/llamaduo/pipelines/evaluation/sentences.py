@@ -1,0 +1,128 @@
+"""What a person is told in words."""
+
+from typing import Any
+
+from llamaduo.parameters import EvaluationParameters
+from llamaduo.service_llm.jury import are_one_model
+
+REASONS = {
+    "target": "the target is reached, and the holdout confirms it",
+    "budget": "the budget of the loop is spent; what was bought is kept",
+    "judge_failed": "the judge cannot be relied on",
+    "target_not_confirmed": "the test set meets the target, but the holdout does not confirm it",
+    "regression": "a score has fallen twice in a row",
+    "no_new_data": "the new pairs could not be used, or nearly all repeated known ones",
+    "plateau": "the last iterations brought no proven gain",
+    "max_iterations": "the last iteration that was allowed has ended without reaching the target",
+    None: "the target is not reached yet",
+}
+STAND_IN_NOTE = (
+    "The {role} here was {model}, an embedded stand-in that knows this one demo task; it stands "
+    "for no real service LLM."
+)
+SAME_MODEL_NOTE = "{model} is both teacher and judge here; a model favours what it taught."
+
+
+def explain_verdict(
+    latest: dict[str, Any],
+    confirmation: dict[str, Any],
+    baseline_comparison: dict[str, Any],
+    evaluation: EvaluationParameters,
+) -> list[str]:
+    """The verdict for whoever must decide, in plain sentences."""
+    verdict, assessment = latest["verdict"], latest["assessment"]
+    sentences = [_headline(verdict, assessment, evaluation)]
+    if verdict["advisory"]:
+        sentences.append(
+            f"This is advice and no proof: fewer than {evaluation.min_prompts} prompts leave much "
+            "to chance."
+        )
+    sentences += [f"{each[0].upper()}{each[1:]}." for each in verdict["obstacles"]]
+    sentences += _score_sentences("test prompts", assessment, evaluation)
+    ratios = baseline_comparison["local_to_service_llm"]
+    if ratios and ratios["precision"]["ratio"] is not None:
+        low, high = ratios["precision"]["interval"]
+        within = "" if low is None else f" (95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
+        sentences.append(
+            f"On these its precision is {100 * ratios['precision']['ratio']:.0f} % of the service "
+            f"LLM's own{within}."
+        )
+    if confirmation:
+        told = _score_sentences("holdout prompts, which steered nothing,", confirmation, evaluation)
+        sentences += told
+    if verdict["stop"]:
+        sentences.append(f"The loop has ended: {REASONS[verdict['reason']]}.")
+        if verdict["best_iteration"] != verdict["iteration"]:
+            sentences.append(f"Its best iteration is number {verdict['best_iteration']}.")
+    return sentences
+
+
+def _headline(
+    verdict: dict[str, Any], assessment: dict[str, Any], evaluation: EvaluationParameters
+) -> str:
+    if verdict["target_reached"] and verdict["advisory"]:
+        return "Perhaps: the local LLM reaches the target, but on too few prompts to rely on."
+    if verdict["target_reached"]:
+        return "Yes: on the evidence of this loop the local LLM may take over."
+    if verdict["obstacles"]:
+        return "No verdict: these scores cannot be relied on."
+    missed = [
+        name
+        for name, target in evaluation.targets.items()
+        if assessment[name]["mean"] is None or assessment[name]["mean"] < target
+    ]
+    if missed:
+        return f"No: the local LLM is not good enough yet in {' and '.join(missed)}."
+    return "Not proven: on average the local LLM is over the target, but that may be chance."
+
+
+def _score_sentences(
+    where: str, summary: dict[str, Any], evaluation: EvaluationParameters
+) -> list[str]:
+    """One sentence per score; none without a mean."""
+    sentences = []
+    for name, target in evaluation.targets.items():
+        score = summary[name]
+        if score["mean"] is None:
+            continue
+        decisive = score[evaluation.verdict]
+        met = "met" if decisive is not None and decisive >= target else "not met"
+        sure = ""
+        if score["lower_bound"] is not None:
+            confidence = 100 * (1 - summary["alpha"])
+            sure = f", at least {score['lower_bound']:.1f} with {confidence:.4g} % confidence"
+        sentences.append(
+            f"On {summary['prompts']} {where} its {name} is {score['mean']:.1f} of 100{sure}; the "
+            f"target of {target:g} is {met}."
+        )
+    return sentences
+
+
+def synthesis_notes(synthesis_report: dict[str, Any]) -> list[str]:
+    """What became of the new pairs, and which coverage pairs are left out."""
+    notes = []
+    if synthesis_report["asked"]:
+        dropped = _listed(synthesis_report["dropped"])
+        notes.append(
+            f"New pairs of this iteration: {synthesis_report['kept']} of "
+            f"{synthesis_report['asked']} asked for{f'; dropped: {dropped}' if dropped else ''}."
+        )
+    if left_out := _listed(synthesis_report["coverage_left_out"]):
+        notes.append(f"Coverage pairs that are neither shown nor trained on: {left_out}.")
+    return notes
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+
+
+def notes_on_models(setup: dict[str, Any], *, asked_teacher: bool) -> list[str]:
+    """Who the service LLM and the judge were, where that belongs beside every score."""
+    teacher, judges = setup["service_llm"], setup["judge"]
+    roles = [("service LLM", teacher)] if asked_teacher else []
+    roles += [("judge", model) for model in judges]
+    notes = [STAND_IN_NOTE.format(role=r, model=model) for r, model in roles if "stand-in" in model]
+    if asked_teacher:
+        same = [model for model in judges if are_one_model(teacher, model)]
+        notes += [SAME_MODEL_NOTE.format(model=model) for model in same]
+    return notes
