@@ -86,14 +86,19 @@ def test_a_signal_while_the_judge_is_asked_loses_no_answer_and_is_resumed(projec
 
     process.send_signal(signum)
     output, _ = process.communicate(timeout=60)
-    asked = server.asked()
     server.script = lambda body: None
     project.kedro("run", "--env=test", "--resume", code=2)
 
     assert process.returncode == 128 + signum
     assert "--resume" in output
     assert "Traceback" not in output
-    assert not [body for body in server.asked()[len(asked) :] if body in asked]
+    connection = sqlite3.connect(project.data / "journal.sqlite")
+    rows = connection.execute(
+        "SELECT COUNT(*), COUNT(DISTINCT key), SUM(outcome = 'answered') FROM attempts "
+        "WHERE purpose <> 'preflight'"
+    )
+    assert set(rows.fetchone()) == {len(server.asked())}
+    connection.close()
 
 
 def test_a_signal_ends_requests_in_threads_too(project, server):
