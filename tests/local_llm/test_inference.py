@@ -4,15 +4,17 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
 from llamaduo.local_llm.chat import Message, encode_prompt, to_messages
-from llamaduo.local_llm.inference import DecodingSettings, load_merged, respond
+from llamaduo.local_llm.inference import DecodingSettings, _prefill, load_merged, respond
 
 GREEDY = DecodingSettings(temperature=0.0, top_p=1.0, max_new_tokens=16, batch_size=3, seed=1)
 SAMPLED = replace(GREEDY, temperature=3.0)
@@ -57,6 +59,50 @@ def test_k_samples_differ_from_each_other_and_not_from_run_to_run(
     assert first == second
     assert first != other
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_samples_continue_their_own_prompt_from_where_it_ends(
+    random_model: BaseModelSpec, adapter: Path, conversations: list[list[Message]]
+) -> None:
+    single = respond(random_model, adapter, conversations, 1, GREEDY)
+
+    # Prompts of different lengths, two or three to a batch: all but the longest are padded.
+    several = respond(random_model, adapter, conversations, 3, replace(GREEDY, batch_size=9))
+
+    assert several == [responses * 3 for responses in single]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "own"),
+    [
+        ("mistral", {"sliding_window": 8}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+        ("mamba", {}),
+    ],
+    ids=["sliding window", "hybrid", "state space"],
+)
+def test_samples_equal_a_single_response_whatever_the_model_keeps_of_a_prompt(
+    model_type: str, own: dict[str, Any]
+) -> None:
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = AutoConfig.for_model(
+            model_type, **sizes, **heads, **own, initializer_range=0.2, pad_token_id=0
+        )
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        ids = torch.randint(3, 96, (3, 20))
+    model.generation_config = GenerationConfig(max_new_tokens=12, do_sample=False, pad_token_id=0)
+    mask = torch.tensor([[0] * padding + [1] * (20 - padding) for padding in (7, 0, 15)])
+    prompts = {"input_ids": ids * mask, "attention_mask": mask}
+
+    single = model.generate(**prompts)[:, 20:]
+    inputs = _prefill(model, prompts, 4)
+    several = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+
+    assert len(single.unique()) > 3
+    assert torch.equal(several, single.repeat_interleave(4, 0))
 
 
 def test_a_response_that_was_cut_off_says_so(

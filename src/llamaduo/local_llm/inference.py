@@ -7,7 +7,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from llamaduo.local_llm.base_model import (
     BaseModelSpec,
@@ -20,6 +20,7 @@ from llamaduo.local_llm.chat import Message, render_prompt
 from llamaduo.progress import ProgressDisplay
 
 if TYPE_CHECKING:
+    import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -72,10 +73,10 @@ def respond(
     responses: dict[int, list[Response]] = {}
     with _seeded(decoding.seed), _loaded(base_model, adapter) as model:
         stop_tokens = stop_token_ids(model, tokenizer)
-        model.generation_config = _generation_config(decoding, samples, stop_tokens, tokenizer)
+        model.generation_config = _generation_config(decoding, stop_tokens, tokenizer)
         with ProgressDisplay("responses", quiet=len(batches) < 2) as display:
             for batch in batches:
-                drawn = _generate(model, tokenizer, [texts[i] for i in batch], stop_tokens)
+                drawn = _generate(model, tokenizer, [texts[i] for i in batch], samples, stop_tokens)
                 for position, i in enumerate(batch):
                     responses[i] = drawn[position * samples : (position + 1) * samples]
                 display.show(len(responses), len(texts))
@@ -83,7 +84,7 @@ def respond(
 
 
 def load_merged(base_model: BaseModelSpec, adapter: Path | None) -> PreTrainedModel:
-    """The model with the adapter added to its weights, which halves the time of a token.
+    """The model with the adapter added to its weights, which saves about a quarter of the time.
 
     The weights are never in 4 bit here: NF4 would round most of the adapter away.
     """
@@ -124,7 +125,6 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _generation_config(
     decoding: DecodingSettings,
-    samples: int,
     stop_tokens: list[int],
     tokenizer: PreTrainedTokenizerBase,
 ) -> GenerationConfig:
@@ -134,7 +134,6 @@ def _generation_config(
     sampling = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
     return GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
-        num_return_sequences=samples,
         eos_token_id=stop_tokens,
         pad_token_id=tokenizer.pad_token_id,
         **({**sampling, "top_k": 0} if decoding.temperature > 0 else {"do_sample": False}),
@@ -145,17 +144,42 @@ def _generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: list[str],
+    samples: int,
     stop_tokens: list[int],
 ) -> list[Response]:
     """All samples of the first text, then all of the second, and so on."""
     import torch
 
     prompts = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-    prompts = prompts.to(model.device)
+    inputs = dict(prompts.to(model.device))
     with torch.inference_mode():
-        sequences = model.generate(**prompts)  # type: ignore[operator]  # (texts * samples, prompt + new)
-    new_tokens = sequences[:, prompts["input_ids"].shape[1] :]
+        if samples > 1:
+            inputs = _prefill(model, inputs, samples)
+        sequences = model.generate(**inputs)  # type: ignore[operator]  # (texts * samples, inputs + new)
+    new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
     return [_read(tokenizer, tokens, stop_tokens) for tokens in new_tokens.tolist()]
+
+
+def _prefill(
+    model: PreTrainedModel, prompts: dict[str, torch.Tensor], samples: int
+) -> dict[str, Any]:
+    """Inputs of ``generate`` with ``samples`` rows per prompt, each prompt computed once.
+
+    ``num_return_sequences`` would repeat the prompts before they are computed.
+    """
+    import torch
+
+    # generate computes at least one token itself: the last one is left to it.
+    but_last = {name: tensor[:, :-1] for name, tensor in prompts.items()}
+    cache = model.generate(  # type: ignore[operator]
+        **but_last, max_new_tokens=1, return_dict_in_generate=True
+    ).cache
+    repeated = {name: tensor.repeat_interleave(samples, 0) for name, tensor in prompts.items()}
+    if all(cache.is_linear):  # Mamba and its like misread the padding mask next to a cache
+        return repeated
+    # Beam search's method: unlike batch_repeat_interleave, layers of every kind have it.
+    cache.reorder_cache(torch.arange(len(prompts["input_ids"])).repeat_interleave(samples))
+    return {**repeated, "input_ids": repeated["input_ids"][:, -1:], "cache": cache}
 
 
 def _read(
