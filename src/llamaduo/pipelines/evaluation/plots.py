@@ -40,7 +40,7 @@ def plot_scores(
             line_dash="dot",
             line_color=COLOURS[name],
             annotation_text=f"target {name} {target:g}",
-            annotation_position="top left" if name == "precision" else "bottom left",
+            annotation_position="top right" if name == "similarity" else "bottom right",
         )
     for row in baseline_comparison["rows"]:
         mean = row["precision"]["mean"]
@@ -50,7 +50,7 @@ def plot_scores(
                 line_width=1,
                 line_color="grey",
                 annotation_text=f"precision of {row['name']}",
-                annotation_position="bottom right",
+                annotation_position="top left",
             )
     figure.update_xaxes(title="iteration", dtick=1)
     return _finished(figure, "Scores on the test set")

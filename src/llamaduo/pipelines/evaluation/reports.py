@@ -155,7 +155,12 @@ def _render(
         trim_blocks=True,
     )
     environment.filters.update(
-        number=_number, signed=_signed, interval=_interval, percentages=_percentages, plain=_plain
+        number=_number,
+        signed=_signed,
+        probability=_probability,
+        interval=_interval,
+        percentages=_percentages,
+        plain=_plain,
     )
     latest = history[-1]
     verdict = latest["verdict"]
@@ -181,6 +186,10 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1f}"
+
+
+def _probability(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else _number(value, 3)
 
 
 def _interval(ends: list[float | None]) -> str:
