@@ -33,7 +33,7 @@ KILL_POINTS = [
 ]
 SEEDED_MOMENTS = [round(random.Random(20).uniform(0.5, 1.0) * n, 2) for n in range(4, 28, 4)]
 CONCURRENCY = 16
-FAST = {"save:training_set@2", "commit:adapter@2"}
+FAST = {"save:training_set@2"}
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def test_ctrl_c_in_a_part_of_the_loop_exits_as_an_interrupt(project):
     [
         (signal.SIGINT, "SequentialRunner"),
         (signal.SIGTERM, "SequentialRunner"),
-        (signal.SIGTERM, "ThreadRunner"),
+        pytest.param(signal.SIGTERM, "ThreadRunner", marks=pytest.mark.soak),
     ],
 )
 def test_a_signal_ends_run_and_training_and_prints_how_to_go_on(project, signum, inner):

@@ -37,7 +37,8 @@ def assess_scores(
 
     Returns:
         The summaries of both scores, also by category and against earlier iterations;
-        ``measured``, what the scores rest on; ``best_iteration`` of those that rest on the same;
+        ``measured``, what the scores rest on, and all of the ``decoding``; ``best_iteration`` of
+        those that rest on the same;
         ``obstacles``, sentences that forbid a verdict on these scores; ``target_met``,
         ``advisory``, and ``plateau``, ``regression``, ``no_new_data``, ``judge_failed`` and
         ``over_budget`` as reasons to stop without the target.
@@ -54,6 +55,7 @@ def assess_scores(
         "iteration": len(history) + 1,
         **summary,
         "measured": measurement,
+        "decoding": evaluation.decoding.model_dump(),
         "obstacles": obstacles,
     }
     now = {"scores": per_prompt(scores), "assessment": assessment}
