@@ -213,10 +213,8 @@ def test_false_stops_with_scores_that_pile_up_at_the_end_of_the_scale():
 def scores_of(values):
     """``Scores`` of one iteration: ``(2, n)``."""
     same = {"category": "", "full_marks": 0.0, "cut_off": 0, "judged": 3, "expected": 3}
-    ids = [f"test-{n}" for n in range(values.shape[1])]
-    return pd.DataFrame(
-        {"id": ids, **same, "over_budget": 0, **dict(zip(SCORES, values, strict=True))}
-    )
+    table = pd.DataFrame(values.T, columns=list(SCORES)).assign(**same, over_budget=0)
+    return table.assign(id=[f"test-{n}" for n in table.index])
 
 
 def run_nodes(values, holdout):
