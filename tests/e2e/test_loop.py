@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import yaml
 
 ONCE_PER_RUN = {"constant_responses", "baseline_scores", "baselines"}
@@ -114,6 +115,7 @@ def test_report_and_log_say_that_the_service_llm_is_a_stand_in(finished):
     assert "stand-in-triage is both teacher and judge" in " ".join(output.split())
 
 
+@pytest.mark.soak  # test_slices.py has its sibling in each run
 def test_a_run_after_a_finished_loop_opens_a_new_one_and_asks_for_no_known_pair(after_a_loop):
     project = after_a_loop
     (first,) = project.loops()

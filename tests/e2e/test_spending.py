@@ -28,7 +28,7 @@ def asked_for(project):
     return rows
 
 
-@pytest.mark.soak  # test_loop.py has its sibling in each run
+@pytest.mark.soak  # test_slices.py has its sibling in each run
 def test_a_second_run_with_nothing_changed_asks_only_about_responses_that_differ(after_a_loop):
     asked = asked_for(after_a_loop)
 
@@ -74,9 +74,8 @@ def test_a_wrong_key_is_said_before_anything_is_generated(project, server):
     assert project.loops() == []
 
 
-@pytest.mark.parametrize(
-    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
-)
+@pytest.mark.soak  # the next one, and test_resume.py, have its siblings in each run
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_judge_is_asked_loses_no_answer_and_is_resumed(project, server, signum):
     server.script = lambda body: None if is_preflight(body) else Fault(delay_s=0.5)
     process = project.start("run", "--env=test", start_new_session=True)
