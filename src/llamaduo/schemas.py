@@ -1,4 +1,7 @@
-"""One pandera model per table that the catalog holds, all in one place: they share their columns.
+"""One pandera model per table that the catalog holds.
+
+All in one place, and longer than other files for it: each table takes its columns over from those
+before it, and the catalog names them by this module.
 
 Every table may be empty; then its file has no columns, and the schema gives them back.
 """

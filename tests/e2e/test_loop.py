@@ -3,8 +3,6 @@ import json
 import pytest
 import yaml
 
-ONCE_PER_RUN = {"constant_responses", "baseline_scores", "baselines"}
-
 
 def versioned_entries(project):
     catalog = (project.folder / "conf/base/catalog_iterations.yml").read_text(encoding="utf-8")

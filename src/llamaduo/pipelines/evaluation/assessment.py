@@ -11,6 +11,7 @@ from llamaduo.pipelines.evaluation.statistics import (
     describe_gain,
     is_gain_unproven,
     is_loss_proven,
+    mean_and_error,
     needed_prompts,
     paired_gains,
     rounded,
@@ -101,13 +102,7 @@ def summarise_categories(scores: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {
         str(category): {
             "prompts": len(own),
-            **{
-                name: {
-                    "mean": rounded(own[name].mean()),
-                    "standard_error": rounded(own[name].sem()),
-                }
-                for name in SCORES
-            },
+            **{name: mean_and_error(own[name]) for name in SCORES},
         }
         for category, own in scores.groupby("category")
     }

@@ -16,6 +16,7 @@ from llamaduo.pipelines.evaluation.judging import SCORES
 from llamaduo.pipelines.evaluation.statistics import (
     describe_gain,
     judge_spread,
+    mean_and_error,
     paired_gains,
     rounded,
 )
@@ -72,7 +73,8 @@ def audit_judge(
             "model": model,
             "answered_as": sorted(answered_as.unique()),
             "judged_share": rounded(own["precision"].notna().mean()),
-            **{name: _alone(own, name) for name in SCORES},
+            # What this judge alone would have said.
+            **{name: mean_and_error(own.groupby("id")[name].mean()) for name in SCORES},
             "spread": {name: judge_spread(own, name) for name in SCORES},
             "canaries": _by_kind(cases),
             "anchors": _anchor_scores(cases),
@@ -95,12 +97,6 @@ def audit_judge(
         "judges": judges,
         "over_budget": int((audit_judgements["failure"] == Failure.OVER_BUDGET).sum()),
     }
-
-
-def _alone(judgements: pd.DataFrame, name: str) -> dict[str, float | None]:
-    """What this judge alone would have said."""
-    by_prompt = judgements.groupby("id")[name].mean()
-    return {"mean": rounded(by_prompt.mean()), "standard_error": rounded(by_prompt.sem())}
 
 
 def _by_kind(cases: pd.DataFrame) -> dict[str, dict[str, float | None]]:

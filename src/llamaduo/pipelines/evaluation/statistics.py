@@ -50,13 +50,17 @@ def summarise(
     covered = int((worst >= threshold).sum())
     known = scores.dropna().to_numpy(dtype=float)
     return {
-        "mean": rounded(scores.mean()),
-        "standard_error": rounded(scores.sem()),
+        **mean_and_error(scores),
         "interval": bootstrap_interval(known),
         "lower_bound": rounded(_on_scale(lower_bound(worst.to_numpy(dtype=float), alpha))),
         "coverage_percentage": rounded(100 * covered / len(scores)),
         "coverage_interval": exact_interval(covered, len(scores)),
     }
+
+
+def mean_and_error(scores: pd.Series) -> dict[str, float | None]:
+    """``mean`` and ``standard_error`` over the prompts that have a score."""
+    return {"mean": rounded(scores.mean()), "standard_error": rounded(scores.sem())}
 
 
 def _on_scale(bound: Floats) -> Floats:
