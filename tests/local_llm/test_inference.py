@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,27 @@ def test_greedy_responses_are_what_was_learned_in_the_order_of_the_prompts(
         assert response.finished
         assert response.tokens == len(tokenizer(response.text)["input_ids"])
     assert "responses 8/8, 0 s left" in capfd.readouterr().err
+
+
+@pytest.mark.soak
+def test_a_fresh_process_draws_what_it_draws_later(
+    random_model: BaseModelSpec, adapter: Path
+) -> None:
+    """https://github.com/pytorch/pytorch/issues/188792 struck one process in five here."""
+    program = f"""
+from pathlib import Path, PosixPath
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.chat import to_messages
+from llamaduo.local_llm.inference import DecodingSettings, respond
+decoding = DecodingSettings(temperature=0.7, top_p=1.0, max_new_tokens=8, batch_size=120, seed=1)
+conversations = [to_messages(None, "word " * n) for n in range(10, 130)]
+first, later = (respond({random_model!r}, {adapter!r}, conversations, 1, decoding) for _ in "12")
+print(first == later)
+"""
+
+    same = [subprocess.check_output([sys.executable, "-c", program], text=True) for _ in range(12)]
+
+    assert same == ["True\n"] * 12
 
 
 def test_k_samples_differ_from_each_other_and_not_from_run_to_run(

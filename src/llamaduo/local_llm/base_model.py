@@ -70,6 +70,7 @@ def load_model(spec: BaseModelSpec) -> PreTrainedModel:
 
     _require_folder(spec)
     silence_known_noise()
+    _choose_float_kernels()
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -129,6 +130,20 @@ def silence_known_noise() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # PEFT 0.21 asks transformers 5.24 for an attribute by its old name.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
+
+def _choose_float_kernels() -> None:
+    """Have MKL choose them in one thread, so that each process computes the same.
+
+    It does so at a function's first call. Where several threads make that call at once, one of them
+    may get a less exact kernel, and the first batch's positions are encoded otherwise than in the
+    next process (https://github.com/pytorch/pytorch/issues/188792).
+    """
+    import torch
+
+    one = torch.ones(1)
+    for function in (torch.cos, torch.sin, torch.exp, torch.log, torch.sqrt, torch.tanh, torch.erf):
+        function(one)
 
 
 def _require_folder(spec: BaseModelSpec) -> None:
