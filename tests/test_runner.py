@@ -14,7 +14,7 @@ from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro_datasets.json import JSONDataset
 
-from llamaduo.interruption import InterruptedLoop
+from llamaduo.interruption import InterruptedRun
 from llamaduo.ledger import Ledger, UnknownLoopError
 from llamaduo.runner import LoopRunner
 
@@ -215,7 +215,7 @@ def test_a_signal_ends_the_loop_and_resume_goes_on(tmp_path, signum, caplog):
         os.kill(os.getpid(), signum)
         return double(total)
 
-    with pytest.raises(InterruptedLoop):
+    with pytest.raises(InterruptedRun):
         LoopRunner().run(pipeline(double=interrupted), make_catalog(tmp_path), run_id="loop")
 
     assert "kedro run --resume loop" in caplog.text
@@ -237,7 +237,7 @@ def test_a_signal_in_a_save_waits_for_its_commit(tmp_path):
     hooks = _create_hook_manager()
     hooks.register(SignalInSave())
 
-    with pytest.raises(InterruptedLoop):
+    with pytest.raises(InterruptedRun):
         LoopRunner().run(pipeline(), make_catalog(tmp_path), hooks, run_id="loop")
 
     assert Ledger(tmp_path / "ledger").committed("loop", 1) == {"total", "doubled"}

@@ -2,10 +2,8 @@
 
 import logging
 import shlex
-import signal
 import sqlite3
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -15,7 +13,7 @@ from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
 from llamaduo.errors import InputError
-from llamaduo.interruption import InterruptedLoop, SafePoint
+from llamaduo.interruption import InterruptedRun, SafePoint
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.training import TrainingError
 from llamaduo.service_llm.failures import ServiceLLMError
@@ -75,16 +73,13 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
         options["runner_params"] = {**options["runner_params"], "resuming_command": again}
         if options["only_missing_outputs"]:
             raise click.ClickException("a loop makes what is missing by --resume")
-    # The loop's runner has a safe point of its own. Threads of a part of it hear of no signal.
+    # The loop's runner has a safe point of its own on top.
     threads = "ThreadRunner" in (options["runner"] or "")
-    by_thread = SafePoint(threads=True, farewell=lambda: None).watching()
     try:
-        with by_thread if threads else nullcontext():
+        with SafePoint(threads=threads, farewell=lambda: None).watching():
             outputs = kedro_run.callback(**options)  # type: ignore[misc]
-    except InterruptedLoop as interrupt:
+    except InterruptedRun as interrupt:
         sys.exit(128 + interrupt.signum)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     except ERRORS_WITH_A_SENTENCE as error:
         logger.debug("the error's origin", exc_info=True)
         raise click.ClickException(str(error)) from error

@@ -1,9 +1,10 @@
-"""Signals end a loop where nothing is half made."""
+"""Signals end a run where nothing is half made."""
 
 import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 """For what is under way and paid for when a signal comes."""
+AGAIN_S = 0.1
+"""Until a signal comes again whose exception Python has swallowed."""
 _endings: set[Callable[[], object]] = set()
 
 
@@ -37,8 +40,8 @@ def end_threads() -> None:
         time.sleep(0.05)
 
 
-class InterruptedLoop(KeyboardInterrupt):
-    """A signal ended the loop; what was committed is kept."""
+class InterruptedRun(KeyboardInterrupt):
+    """A signal ended the run; what was committed is kept."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -46,7 +49,7 @@ class InterruptedLoop(KeyboardInterrupt):
 
 
 class SafePoint:
-    """Turns SIGINT and SIGTERM into ``InterruptedLoop``, but never between a save and its commit.
+    """Turns SIGINT and SIGTERM into ``InterruptedRun``, but never between a save and its commit.
 
     A second signal does not wait.
 
@@ -86,9 +89,20 @@ class SafePoint:
             yield
             return
         before = {s: signal.signal(s, self.on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        hook_before = sys.unraisablehook
+
+        def deliver_again(unraisable: "sys.UnraisableHookArgs") -> None:
+            # Finalizers and callbacks of weak references run anywhere, and drop what they raise.
+            if not isinstance(interrupt := unraisable.exc_value, InterruptedRun):
+                hook_before(unraisable)
+                return
+            threading.Timer(AGAIN_S, signal.raise_signal, [interrupt.signum]).start()
+
+        sys.unraisablehook = deliver_again
         try:
             yield
         finally:
+            sys.unraisablehook = hook_before
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
@@ -98,7 +112,7 @@ class SafePoint:
             self._farewell()
             logging.shutdown()
             os._exit(128 + signum)
-        raise InterruptedLoop(signum)
+        raise InterruptedRun(signum)
 
 
 @contextmanager
@@ -119,18 +133,17 @@ def signals_to(stopping: asyncio.Event) -> Iterator[list[int]]:
 
     def restore() -> None:
         for each, handler in before.items():
-            loop.remove_signal_handler(each)
             signal.signal(each, handler)
 
-    def on_signal(signum: int) -> None:
+    # Not the loop's own handler, which takes effect in the next step only: there may be none.
+    def on_signal(signum: int, frame: FrameType | None) -> None:
         caught.append(signum)
         restore()  # a second signal does not wait
-        stopping.set()
+        loop.call_soon_threadsafe(stopping.set)
 
     for each in before:
-        loop.add_signal_handler(each, on_signal, each)
+        signal.signal(each, on_signal)
     try:
         yield caught
     finally:
-        if not caught:
-            restore()
+        restore()

@@ -138,7 +138,7 @@ class LoopRunner(AbstractRunner):
         Raises:
             LoopBusyError: Another process runs a loop on this data.
             UnknownLoopError: The loop to go on with does not exist or has ended.
-            InterruptedLoop: SIGINT or SIGTERM came.
+            InterruptedRun: SIGINT or SIGTERM came.
         """
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
         if not is_whole_loop(pipeline, settings):

@@ -164,14 +164,17 @@ def test_a_second_run_names_the_first_and_leaves_it_alone(project):
     assert first.returncode == 2
 
 
-def test_ctrl_c_in_a_part_of_the_loop_exits_as_an_interrupt(project):
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
+)
+def test_a_signal_in_a_part_of_the_loop_exits_as_an_interrupt(project, signum):
     process = project.start("run", "--env=test", "--pipelines=baselines", start_new_session=True)
     read_until(process, "baselines.")
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     output, _ = process.communicate(timeout=60)
 
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signum
     assert "Traceback" not in output
 
 
