@@ -42,6 +42,8 @@ class Fault:
     """Close the connection after so many bytes of the body; at -1 before the head."""
     name: str = ""
     asked_to_wait_s: float = 0.0
+    asked_to_wait_until: float = 0.0
+    """Seconds since the epoch; a date runs on until the request arrives."""
     is_billed: bool = False
     """Though it is no good answer: the model has done its work."""
 
@@ -168,7 +170,8 @@ class FakeOpenAI:
         fault = (self.faults.popleft() if self.faults else self.script(body)) or Fault()
         entry = Served(body, fault.status, fault.name, time.monotonic())
         self.served.append(entry)
-        entry.not_before = entry.at + fault.asked_to_wait_s
+        rest = max(0.0, fault.asked_to_wait_until - time.time())
+        entry.not_before = entry.at + fault.asked_to_wait_s + rest
         answer = self._text(body, fault, entry)
         if delay := fault.delay_s or self.latency_s:
             await asyncio.sleep(delay)
@@ -210,17 +213,19 @@ class FakeOpenAI:
 
 def rate_limit(form: str, seconds: float) -> Fault:
     """429 with one of the forms of Retry-After, or none."""
-    waits = {
-        "none": ({}, 0.0),
-        "seconds": ({"Retry-After": f"{seconds:.0f}"}, round(seconds)),
-        "fraction": ({"Retry-After": f"{seconds:.2f}"}, seconds),
-        "milliseconds": ({"retry-after-ms": f"{1000 * seconds:.0f}"}, seconds),
-        # Whole seconds, so that what is left of this one is not part of the promise.
-        "date": ({"Retry-After": formatdate(time.time() + seconds, usegmt=True)}, seconds - 1),
-    }
-    headers, asked = waits[form]
     error = json.dumps({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
-    return Fault(429, error, headers, name=f"429 {form}", asked_to_wait_s=max(0.0, asked))
+    fault = Fault(429, error, name=f"429 {form}")
+    if form == "date":
+        fault.asked_to_wait_until = float(int(time.time() + seconds))
+        fault.headers = {"Retry-After": formatdate(fault.asked_to_wait_until, usegmt=True)}
+    elif form != "none":
+        header, value, fault.asked_to_wait_s = {
+            "seconds": ("Retry-After", f"{seconds:.0f}", round(seconds)),
+            "fraction": ("Retry-After", f"{seconds:.2f}", round(seconds, 2)),
+            "milliseconds": ("retry-after-ms", f"{1000 * seconds:.0f}", round(seconds, 3)),
+        }[form]
+        fault.headers = {header: value}
+    return fault
 
 
 def passing_fault(kind: str, rng: random.Random, hang_s: float) -> Fault:
