@@ -2,8 +2,10 @@
 
 import logging
 import shlex
+import signal
 import sqlite3
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -73,13 +75,16 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
         options["runner_params"] = {**options["runner_params"], "resuming_command": again}
         if options["only_missing_outputs"]:
             raise click.ClickException("a loop makes what is missing by --resume")
-    # The loop's runner has a safe point of its own on top.
-    threads = "ThreadRunner" in (options["runner"] or "")
+    # The loop's runner has a safe point of its own on top; processes of Kedro's would inherit one.
+    runner = options["runner"] or ""
+    safe_point = SafePoint(threads="ThreadRunner" in runner, farewell=lambda: None)
     try:
-        with SafePoint(threads=threads, farewell=lambda: None).watching():
+        with nullcontext() if "ParallelRunner" in runner else safe_point.watching():
             outputs = kedro_run.callback(**options)  # type: ignore[misc]
     except InterruptedRun as interrupt:
         sys.exit(128 + interrupt.signum)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except ERRORS_WITH_A_SENTENCE as error:
         logger.debug("the error's origin", exc_info=True)
         raise click.ClickException(str(error)) from error

@@ -84,27 +84,39 @@ class SafePoint:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle the signals inside; only a main thread can."""
-        if threading.current_thread() is not threading.main_thread():
+        """Handle the signals inside, but for ignored ones; only a main thread can."""
+        main = threading.current_thread()
+        if main is not threading.main_thread():
             yield
             return
-        before = {s: signal.signal(s, self.on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        found = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        before = {each: h for each, h in found.items() if h is not signal.SIG_IGN}
         hook_before = sys.unraisablehook
+        again: list[threading.Timer] = []
 
         def deliver_again(unraisable: "sys.UnraisableHookArgs") -> None:
             # Finalizers and callbacks of weak references run anywhere, and drop what they raise.
             if not isinstance(interrupt := unraisable.exc_value, InterruptedRun):
                 hook_before(unraisable)
                 return
-            threading.Timer(AGAIN_S, signal.raise_signal, [interrupt.signum]).start()
+            # To the main thread itself: only then is it woken from what it waits for.
+            whom = (main.ident, interrupt.signum)
+            again.append(threading.Timer(AGAIN_S, signal.pthread_kill, whom))
+            again[-1].start()
 
-        sys.unraisablehook = deliver_again
         try:
+            sys.unraisablehook = deliver_again
+            for each in before:
+                signal.signal(each, self.on_signal)
             yield
+            for timer in again:  # its signal must not come too late
+                timer.join()
         finally:
+            for timer in again:
+                timer.cancel()
+            for each, handler in before.items():
+                signal.signal(each, handler)
             sys.unraisablehook = hook_before
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
 
     def _end(self, signum: int) -> None:
         if self._threads:
@@ -141,9 +153,9 @@ def signals_to(stopping: asyncio.Event) -> Iterator[list[int]]:
         restore()  # a second signal does not wait
         loop.call_soon_threadsafe(stopping.set)
 
-    for each in before:
-        signal.signal(each, on_signal)
     try:
+        for each in before:
+            signal.signal(each, on_signal)
         yield caught
     finally:
         restore()
