@@ -149,6 +149,8 @@ class Seeds(Table):
     strategy_name: Series[str] = pa.Field(alias="strategy")
     """Name of the prompt text."""
     seed_id: Series[str]
+    turn: Series[int] = pa.Field(ge=0)
+    """Of the walk through the coverage set, from 1; 0 for a seed that was aimed at."""
     system: Series[str]
     prompt: Series[str]
     response: Series[str]
@@ -234,6 +236,16 @@ class SelectedPairs(ScreenedPairs):
 
     score: Series[float] = pa.Field(nullable=True, ge=0, le=100)
     """Null where the judge was not asked or gave none."""
+
+
+class Yields(Table):
+    """Over the loop so far: how many of the pairs that were asked for passed all checks."""
+
+    what: Series[str] = pa.Field(isin=["seed", "strategy"])
+    name: Series[str]
+    """Id of the coverage pair, or name of the strategy."""
+    asked: Series[int] = pa.Field(ge=1)
+    kept: Series[int] = pa.Field(ge=0)
 
 
 class ScreenedCoverage(Pairs):

@@ -83,17 +83,21 @@ def _reply(messages: list[dict[str, Any]], rng: random.Random) -> str | None:
             continue
         if data.keys() == {"prompt", "response"}:
             system = [text_of(m["content"]) for m in messages if m["role"] in _INSTRUCTING]
-            return _new_pairs(" ".join([*system, request[:start], request[end:]]), rng)
+            return _new_pairs(" ".join([*system, request[:start], request[end:]]), data, rng)
         if data.keys() == {"prompt", "reference", "response"} and _has_labels(data["reference"]):
             return json.dumps(judge(data))
     return None
 
 
-def _new_pairs(instructions: str, rng: random.Random) -> str:
+def _new_pairs(instructions: str, seed: dict[str, Any], rng: random.Random) -> str:
+    """Half of the tickets are of the seed's category, the others go round all categories."""
     asked = _COUNT.search(instructions)
     count = min(int(asked[1]), MAX_PAIRS) if asked else 1
     first = rng.randrange(len(CATEGORIES))
-    categories = [CATEGORIES[(first + i) % len(CATEGORIES)] for i in range(count)]
+    of_seed = (read_object(seed["response"]) or {}).get("category")
+    like_seed = count // 2 if of_seed in CATEGORIES else 0
+    around = [CATEGORIES[(first + i) % len(CATEGORIES)] for i in range(count - like_seed)]
+    categories = [*around, *[of_seed] * like_seed]
     return json.dumps({"pairs": [make_ticket(rng, category).pair() for category in categories]})
 
 

@@ -3,10 +3,13 @@
 import pandas as pd
 
 from llamaduo.parameters import FineTuningParameters, SynthesisParameters
+from llamaduo.pipelines.data_synthesis.seeding import choose_seeds
 from llamaduo.schemas import ReadyPairs
 
 FINE_TUNING = FineTuningParameters(start="previous", learning_rate=1e-3, epochs=1)
 NO_READY_PAIRS = ReadyPairs.empty()
+TEMPLATE = 'Write {{ pairs }} examples like {{ seed }} (set {{ request }}) as {"pairs": []}.'
+PROMPTS = {"self_instruct": TEMPLATE, "harder": f"Harder. {TEMPLATE}"}
 
 
 def coverage(count, categories=("a", "b", "c")):
@@ -32,11 +35,25 @@ def parameters(**changes):
 def so_far(iteration, pairs=20, per_request=8):
     """The report of the iteration before, in a loop that asks for the same number each time."""
     asking = max(0, iteration - 2)
+    requests = asking * -(-pairs // per_request)
     return {
         "iteration": iteration - 1,
         "asked_so_far": asking * pairs,
-        "requests_so_far": asking * -(-pairs // per_request),
+        "requests_so_far": requests,
+        "walked_so_far": requests,
     }
+
+
+def seeds(iteration, count=12, weak_spots=None, yields=None, report=None, **changes):
+    return choose_seeds(
+        coverage(count),
+        NO_READY_PAIRS,
+        PROMPTS,
+        report or so_far(iteration),
+        weak_spots,
+        yields,
+        parameters(**changes),
+    )
 
 
 def parsed(*prompts, **columns):

@@ -1,25 +1,21 @@
 import json
 
-import pandas as pd
 import pytest
 
-from llamaduo.errors import InputError
 from llamaduo.parameters import IterationParameters
-from llamaduo.pipelines.data_synthesis.asking import ask_service_llm, choose_seeds, mix
+from llamaduo.pipelines.data_synthesis.asking import ask_service_llm
 from llamaduo.pipelines.data_synthesis.reading import parse_pairs
-from llamaduo.schemas import ReadyPairs, Seeds, SynthesisReplies
+from llamaduo.schemas import SynthesisReplies
 from tests.fakes.openai_server import FakeOpenAI, completion
-from tests.pipelines.data_synthesis.tables import NO_READY_PAIRS, coverage, parameters, so_far
+from tests.pipelines.data_synthesis.tables import (
+    NO_READY_PAIRS,
+    PROMPTS,
+    coverage,
+    parameters,
+    seeds,
+    so_far,
+)
 from tests.service_llm.conftest import service_at
-
-TEMPLATE = 'Write {{ pairs }} examples like {{ seed }} (set {{ request }}) as {"pairs": []}.'
-PROMPTS = {"self_instruct": TEMPLATE, "harder": f"Harder. {TEMPLATE}"}
-
-
-def seeds(iteration, count=12, **changes):
-    return choose_seeds(
-        coverage(count), NO_READY_PAIRS, PROMPTS, so_far(iteration), parameters(**changes)
-    )
 
 
 @pytest.fixture
@@ -49,82 +45,6 @@ def two_pairs(body):
     seed = shown_in(body)
     pairs = [{"prompt": f"{word} {seed['prompt']}", "response": "r"} for word in ("one", "two")]
     return completion(json.dumps({"pairs": pairs}))
-
-
-def test_the_first_iteration_asks_for_nothing():
-    assert seeds(1).empty
-    assert list(seeds(1).columns) == list(Seeds.empty().columns)
-
-
-def test_requests_share_the_pairs_of_an_iteration_out():
-    assert list(seeds(2)["pairs"]) == [8, 8, 4]
-
-
-def test_a_list_gives_each_later_iteration_its_own_number_and_the_last_to_all_that_follow():
-    counts = [seeds(n, pairs_per_iteration=[8, 24])["pairs"].sum() for n in (1, 2, 3, 4)]
-
-    assert counts == [0, 8, 24, 24]
-
-
-def test_every_pair_is_shown_before_any_is_shown_again():
-    shown = [list(seeds(n)["seed_id"]) for n in (2, 3, 4, 5)]
-
-    assert len({seed for each in shown for seed in each}) == 12
-    assert list(seeds(6)["seed_id"]) == shown[0]
-
-
-def test_an_iteration_shows_no_pair_twice_and_all_categories():
-    chosen = seeds(2, count=60, pairs_per_iteration=240)
-
-    assert chosen["seed_id"].is_unique
-    categories = coverage(60).set_index("id")["category"][chosen["seed_id"]]
-    assert list(categories.value_counts()) == [10, 10, 10]
-
-
-def test_a_changed_number_of_pairs_goes_on_where_the_iteration_before_stopped():
-    before, after = seeds(2), seeds(3, pairs_per_iteration=40)
-
-    assert list(after["request"]) == [4, 5, 6, 7, 8]
-    assert not set(before["seed_id"]) & set(after["seed_id"])
-
-
-def test_requests_are_numbered_over_the_whole_loop():
-    assert list(seeds(2)["request"]) == [1, 2, 3]
-    assert list(seeds(3)["request"]) == [4, 5, 6]
-
-
-def test_ready_pairs_leave_nothing_to_ask():
-    ready = ReadyPairs.validate(pd.DataFrame({"prompt": ["p"], "response": ["r"]}))
-
-    assert choose_seeds(coverage(9), ready, PROMPTS, so_far(2), parameters()).empty
-
-
-def test_what_is_left_out_of_the_coverage_set_is_shown_to_nobody():
-    pairs = coverage(12)
-    pairs.loc[::2, "dropped"] = "near_copy_of_test"
-
-    chosen = choose_seeds(pairs, NO_READY_PAIRS, PROMPTS, so_far(2), parameters())
-
-    assert set(chosen["seed_id"]) <= {f"train-{n}" for n in range(1, 12, 2)}
-
-
-def test_strategies_are_mixed_by_their_shares_from_the_first_request_on():
-    assert mix({"a": 1}, 3) == ["a", "a", "a"]
-    assert mix({"a": 3, "b": 1}, 8).count("b") == 2
-    assert all(mix({"a": 0.5, "b": 0.5}, 10)[n : n + 2].count("a") == 1 for n in range(0, 10, 2))
-
-
-def test_requests_go_on_with_the_mix_where_the_iteration_before_stopped():
-    shares = {"self_instruct": 2, "harder": 1}
-
-    chosen = [*seeds(2, strategies=shares)["strategy"], *seeds(3, strategies=shares)["strategy"]]
-
-    assert chosen == mix(shares, 6)
-
-
-def test_a_strategy_without_a_prompt_text_is_named_before_anything_is_asked():
-    with pytest.raises(InputError, match=r"names hardest, but .* there are harder, self_instruct"):
-        seeds(1, strategies={"hardest": 1})
 
 
 def test_each_request_has_the_text_of_its_strategy(ask, server):

@@ -7,10 +7,17 @@ from llamaduo.errors import InputError
 from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
 from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
-from tests.pipelines.data_synthesis.tables import coverage, parameters, parsed, so_far
+from tests.pipelines.data_synthesis.tables import (
+    coverage,
+    parameters,
+    parsed,
+    seeds,
+    so_far,
+)
 
 TEST = pd.DataFrame({"prompt": ["What is the capital of France?"]})
 HOLDOUT = pd.DataFrame({"prompt": ["How far is the moon?"]})
+WEAK = pd.DataFrame({"seed_id": ["train-1"], "weight": [1.0]})
 
 
 def selected(*prompts, dropped, **columns):
@@ -48,6 +55,7 @@ def report(rows, judged=None, asked=20, **changes):
         rows,
         replies(),
         judged,
+        seeds(3, count=3, pairs_per_iteration=asked, weak_spots=WEAK),
         left_out,
         ReadyPairs.empty(),
         so_far(3),
@@ -107,6 +115,15 @@ def test_the_report_counts_each_reason():
     assert (said["asked_again"], said["coverage_left_out"]) == (1, {"too_long": 1})
     assert said["kept_by_prompt"] == {"self_instruct-1a2b3c4d": 1}
     assert said["teacher"] == ["gpt"]
+
+
+def test_the_report_says_by_category_what_was_asked_aimed_and_kept():
+    said = report(selected("a", "b", "c", dropped=["", "", "empty"], category=["b", "c", "b"]))
+
+    assert sum(own["asked"] for own in said["by_category"].values()) == 20
+    assert said["by_category"]["b"]["aimed"] > 0
+    assert {name: own["kept"] for name, own in said["by_category"].items()} == {"b": 1, "c": 1}
+    assert said["walked_so_far"] > so_far(3)["walked_so_far"]
 
 
 def test_the_report_counts_what_the_judge_was_asked_too():

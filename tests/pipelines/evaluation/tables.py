@@ -13,6 +13,7 @@ ALL_GOOD = {
     "asked": 8,
     "kept": 8,
     "dropped": {},
+    "by_category": {"a": {"asked": 8, "aimed": 0, "kept": 8}},
     "coverage_left_out": {},
     "over_budget": 0,
     "ready_pairs": 0,

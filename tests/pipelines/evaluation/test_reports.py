@@ -66,6 +66,9 @@ SYNTHESIS = {
 }
 
 
+NONE_KEPT = {"aimed": 0, "kept": 0}
+
+
 def service(name):
     return ServiceLLM("e", "u", name, SecretStr("k"), None)
 
@@ -262,6 +265,21 @@ def test_the_report_counts_what_was_dropped_and_what_was_spent():
     assert "neither shown nor trained on: 1 too_long." in text_of(iteration)
     assert "$1.25, 12,345 tokens, 67 requests" in text_of(iteration)
     assert re.search(r"iteration 1 ?the-loop ?1\.25 ?12,345 ?67", text_of(loop))
+
+
+def test_the_report_says_by_category_what_was_asked_and_how_the_score_moved():
+    before, after = entry([40] * 40), entry([70] * 40)
+    (category,) = after["assessment"]["categories"]
+    counts = {category: {"asked": 16, "aimed": 8, "kept": 15}, "rare": {"asked": 4} | NONE_KEPT}
+
+    iteration, _ = pages(before, after, synthesis={**SYNTHESIS, "by_category": counts})
+
+    text = text_of(iteration)
+    assert f"now {category}1681540.0 ± 0.070.0 ± 0.0 rare400– ± –– ± –" in text
+
+
+def test_a_first_iteration_has_no_score_that_moved():
+    assert "category of the seed" not in text_of(pages(entry([40] * 40))[0])
 
 
 def test_a_judge_that_failed_is_named_in_both_reports():

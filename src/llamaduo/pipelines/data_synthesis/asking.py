@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from llamaduo.errors import InputError
 from llamaduo.parameters import IterationParameters, SynthesisParameters
-from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST, read_pairs
-from llamaduo.schemas import Seeds, SynthesisReplies
+from llamaduo.pipelines.data_synthesis.reading import read_pairs
+from llamaduo.schemas import SynthesisReplies
 from llamaduo.service_llm.answers import Reply, reply_columns
 from llamaduo.service_llm.budget import expected_tokens
 from llamaduo.service_llm.client import Request, ServiceLLM
@@ -37,63 +35,6 @@ PAIRS_SCHEMA = {
         "additionalProperties": False,
     },
 }
-
-
-def choose_seeds(
-    screened_coverage: pd.DataFrame,
-    ready_pairs: pd.DataFrame,
-    synthesis_prompts: dict[str, str],
-    previous_synthesis_report: dict[str, Any] | None,
-    synthesis: SynthesisParameters,
-) -> pd.DataFrame:
-    """Choose the coverage-train pairs that this iteration shows to the service LLM.
-
-    Requests walk through one stratified order of the coverage set, from where the iteration before
-    stopped: every pair is shown before any is shown again.
-
-    Returns:
-        ``Seeds``; empty in the first iteration and where ready pairs stand in.
-
-    Raises:
-        InputError: A strategy has no prompt text.
-    """
-    if unknown := synthesis.strategies.keys() - synthesis_prompts.keys():
-        raise InputError(
-            f"data_synthesis.strategies names {', '.join(sorted(unknown))}, but there is no prompt "
-            f"text of that name; there are {', '.join(sorted(synthesis_prompts))}"
-        )
-    so_far = previous_synthesis_report or BEFORE_FIRST
-    done, new_pairs = so_far["requests_so_far"], synthesis.new_pairs(so_far["iteration"] + 1)
-    count = -(-new_pairs // synthesis.pairs_per_request)
-    if len(ready_pairs) or not count:
-        return Seeds.empty()
-    usable = screened_coverage[screened_coverage["dropped"] == ""]
-    order = _stratified_order(usable["category"], synthesis.seed)
-    chosen = usable.iloc[order[np.arange(done, done + count) % len(order)]]
-    pairs = np.full(count, synthesis.pairs_per_request)
-    pairs[-1] = new_pairs - pairs[:-1].sum()
-    return pd.DataFrame(
-        {
-            "request": np.arange(done, done + count) + 1,
-            "strategy": mix(synthesis.strategies, done + count)[done:],
-            "seed_id": chosen["id"].to_numpy(),
-            "system": chosen["system"].to_numpy(),
-            "prompt": chosen["prompt"].to_numpy(),
-            "response": chosen["response"].to_numpy(),
-            "pairs": pairs,
-        }
-    )
-
-
-def mix(shares: Mapping[str, float], count: int) -> list[str]:
-    """So many names, such that each has about its share in every stretch from the first on."""
-    total, taken = sum(shares.values()), dict.fromkeys(shares, 0)
-    names = []
-    for number in range(1, count + 1):
-        due = max(shares, key=lambda name: shares[name] / total * number - taken[name])
-        taken[due] += 1
-        names.append(due)
-    return names
 
 
 def ask_service_llm(
@@ -152,13 +93,6 @@ def _pairs_in(reply: Reply) -> int:
 
 def _version(strategy: str, prompt_text: str) -> str:
     return f"{strategy}-{hashlib.sha256(prompt_text.encode()).hexdigest()[:8]}"
-
-
-def _stratified_order(categories: pd.Series, seed: int) -> np.ndarray:
-    """Row positions, shuffled, such that every stretch holds the categories about evenly."""
-    shuffled = np.random.default_rng(seed).permutation(len(categories))
-    turn = categories.iloc[shuffled].groupby(categories.iloc[shuffled]).cumcount()
-    return shuffled[np.argsort(turn.to_numpy(), kind="stable")]
 
 
 def _request_text(synthesis_prompts: dict[str, str], seed: dict[Hashable, Any]) -> str:

@@ -2,7 +2,14 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from llamaduo.pipelines.data_synthesis import asking, judging, reading, screening, training_set
+from llamaduo.pipelines.data_synthesis import (
+    asking,
+    judging,
+    reading,
+    screening,
+    seeding,
+    training_set,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -22,12 +29,14 @@ def create_pipeline() -> Pipeline:
             name="screen_coverage",
         ),
         Node(
-            asking.choose_seeds,
+            seeding.choose_seeds,
             [
                 "screened_coverage",
                 "ready_pairs",
                 "synthesis_prompts",
                 "previous_synthesis_report",
+                "previous_weak_spots",
+                "previous_yields",
                 "params:data_synthesis",
             ],
             "seeds",
@@ -92,6 +101,12 @@ def create_pipeline() -> Pipeline:
             name="select_pairs",
         ),
         Node(
+            seeding.count_yields,
+            ["seeds", "synthesis_replies", "selected_pairs", "previous_yields"],
+            "yields",
+            name="count_yields",
+        ),
+        Node(
             training_set.extend_training_set,
             [
                 "selected_pairs",
@@ -110,6 +125,7 @@ def create_pipeline() -> Pipeline:
                 "selected_pairs",
                 "synthesis_replies",
                 "pair_judge_replies",
+                "seeds",
                 "screened_coverage",
                 "ready_pairs",
                 "previous_synthesis_report",

@@ -9,7 +9,7 @@ from llamaduo.parameters import SynthesisParameters
 from llamaduo.schemas import ParsedPairs
 from llamaduo.service_llm.text import is_text, read_json
 
-BEFORE_FIRST = {"iteration": 0, "asked_so_far": 0, "requests_so_far": 0}
+BEFORE_FIRST = {"iteration": 0, "asked_so_far": 0, "requests_so_far": 0, "walked_so_far": 0}
 """A synthesis report for the first iteration to go on from."""
 
 OF_SEED = ["category", "system"]

@@ -9,6 +9,7 @@ from llamaduo.errors import InputError
 from llamaduo.near_duplicates import plain
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST
+from llamaduo.pipelines.data_synthesis.seeding import AIMED
 from llamaduo.schemas import TrainingSet
 from llamaduo.service_llm.failures import Failure
 
@@ -57,6 +58,7 @@ def report_synthesis(
     selected_pairs: pd.DataFrame,
     synthesis_replies: pd.DataFrame,
     pair_judge_replies: pd.DataFrame,
+    seeds: pd.DataFrame,
     screened_coverage: pd.DataFrame,
     ready_pairs: pd.DataFrame,
     previous_synthesis_report: dict[str, Any] | None,
@@ -86,7 +88,9 @@ def report_synthesis(
         "asked": asked,
         "asked_so_far": so_far["asked_so_far"] + asked,
         "requests_so_far": so_far["requests_so_far"] + int(synthesis_replies["request"].nunique()),
+        "walked_so_far": max([so_far["walked_so_far"], *map(int, seeds["turn"])]),
         "kept": len(kept),
+        "by_category": _by_category(seeds, kept, screened_coverage),
         "kept_by_prompt": _counts(kept["prompt_version"]),
         "dropped": dropped,
         "coverage_left_out": _counts(screened_coverage["dropped"]),
@@ -98,6 +102,23 @@ def report_synthesis(
         "completion_tokens": int(replies["completion_tokens"].sum()),
         "teacher": sorted(synthesis_replies["model"].dropna().unique()),
     }
+
+
+def _by_category(
+    seeds: pd.DataFrame, kept: pd.DataFrame, screened_coverage: pd.DataFrame
+) -> dict[str, dict[str, int]]:
+    """Pairs by the category of their seed: asked for, of these aimed, and kept."""
+    of_seed = screened_coverage.set_index("id")["category"]
+    category = seeds["seed_id"].map(of_seed)
+    counts = pd.DataFrame(
+        {
+            "asked": seeds["pairs"].groupby(category).sum(),
+            "aimed": seeds["pairs"].where(seeds["turn"] == AIMED, 0).groupby(category).sum(),
+            "kept": kept["category"].value_counts(),
+        }
+    )
+    counts = counts.fillna(0).astype(int).sort_index()
+    return {str(name): {str(k): int(v) for k, v in row.items()} for name, row in counts.iterrows()}
 
 
 def _kept(rows: pd.DataFrame) -> pd.DataFrame:

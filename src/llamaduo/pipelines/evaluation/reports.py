@@ -71,6 +71,29 @@ def choose_worst_responses(
     return imperfect.head(MOST_SHOWN)[columns].reset_index(drop=True)
 
 
+def follow_categories(
+    iteration_history: list[dict[str, Any]], synthesis_report: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """By category: pairs asked for, aimed and kept, and the precision ``before`` and ``after``.
+
+    Empty where nothing was asked for, or nothing was scored before.
+    """
+    if len(iteration_history) < 2 or not synthesis_report["asked"]:
+        return {}
+    before, after = (entry["assessment"]["categories"] for entry in iteration_history[-2:])
+    asked = synthesis_report["by_category"]
+    nothing = {"asked": 0, "aimed": 0, "kept": 0}
+    unknown = {"precision": {"mean": None, "standard_error": None}}
+    return {
+        name: {
+            **asked.get(name, nothing),
+            "before": before.get(name, unknown)["precision"],
+            "after": after.get(name, unknown)["precision"],
+        }
+        for name in sorted(asked.keys() | after.keys())
+    }
+
+
 def write_iteration_report(
     iteration_history: list[dict[str, Any]],
     confirmation: dict[str, Any],
@@ -96,6 +119,7 @@ def write_iteration_report(
         judges=latest["judge_audit"]["judges"],
         canary_names=CANARY_NAMES,
         synthesis_notes=synthesis_notes(synthesis_report),
+        by_category=follow_categories(iteration_history, synthesis_report),
         worst=worst_responses.astype(object)
         .where(worst_responses.notna(), None)
         .to_dict("records"),
