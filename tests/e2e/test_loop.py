@@ -69,6 +69,24 @@ def test_the_first_iteration_trains_on_the_coverage_set_and_later_ones_on_more(f
     assert set(sources[1][60:]) == {"synthetic"}
 
 
+def test_what_the_first_iteration_found_weak_is_aimed_at_in_the_second(finished):
+    project, _ = finished
+    (loop,) = project.loops()
+
+    def rows(path, iteration):
+        lines = project.load(path, f"{loop}-i{iteration:03d}").decode().splitlines()
+        return [json.loads(line) for line in lines]
+
+    weak = {row["seed_id"] for row in rows("08_reporting/weak_spots.jsonl", 1)}
+    seeds = rows("02_intermediate/seeds.jsonl", 2)
+    aimed = [seed["seed_id"] for seed in seeds if seed["turn"] == 0]
+
+    assert len(aimed) == round(0.5 * len(seeds)) > 0
+    assert set(aimed) <= weak
+    report = project.load("08_reporting/evaluation_report.html", f"{loop}-i002").decode()
+    assert "of these aimed" in report
+
+
 def test_no_test_or_holdout_ticket_is_in_a_training_set_or_a_request_to_the_teacher(finished):
     import sqlite3
 
