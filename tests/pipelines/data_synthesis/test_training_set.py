@@ -51,6 +51,7 @@ def report(rows, judged=None, asked=20, **changes):
         left_out,
         ReadyPairs.empty(),
         so_far(3),
+        {"iteration": 3, "test_reached": 0.5},
         parameters(pairs_per_iteration=asked, **changes),
     )
 
@@ -107,6 +108,7 @@ def test_the_report_counts_each_reason():
     assert (said["asked_again"], said["coverage_left_out"]) == (1, {"too_long": 1})
     assert said["kept_by_prompt"] == {"self_instruct-1a2b3c4d": 1}
     assert said["teacher"] == ["gpt"]
+    assert said["diversity"] == {"iteration": 3, "test_reached": 0.5}
 
 
 def test_the_report_counts_what_the_judge_was_asked_too():
