@@ -2,12 +2,15 @@ import json
 
 import pandas as pd
 
-from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.base_model import BaseModelSpec, load_model
+from llamaduo.local_llm.fine_tune import adapted, save_adapter
+from llamaduo.local_llm.training import TrainingJob
 from llamaduo.parameters import FineTuningParameters, IterationParameters, for_iteration
 from llamaduo.pipelines.fine_tuning.nodes import (
     choose_due_pairs,
     describe_training_data,
     fine_tune,
+    training_settings,
 )
 
 PARAMETERS = FineTuningParameters(
@@ -76,20 +79,23 @@ def test_a_training_set_tells_who_taught_and_what_exactly():
     assert told["sha256"] != describe_training_data(training_set().assign(response="s"))["sha256"]
 
 
-def test_an_adapter_that_goes_on_names_the_teachers_of_the_whole_training_set(random_model):
-    settings = PARAMETERS.model_copy(update={"learning_rate": 1e-3, "replay_share": 0.0})
-    first = training_set().query("iteration == 1")
-    nothing = {"asked": 0, "kept": 0}
-    adapter = fine_tune(random_model, None, first, nothing, settings, IterationParameters(index=1))
+def test_an_adapter_that_goes_on_names_the_teachers_of_the_whole_training_set(
+    random_model, tmp_path
+):
+    settings = training_settings(PARAMETERS, 1)
+    job = TrainingJob(base_model=random_model, settings=settings, start=None, training_data={})
+    save_adapter(adapted(load_model(random_model), job), job, tmp_path)
 
-    later = fine_tune(
-        random_model, adapter, training_set(), nothing, settings, IterationParameters(index=3)
+    trained = fine_tune(
+        random_model,
+        tmp_path,
+        training_set(),
+        {"asked": 20, "kept": 20},
+        PARAMETERS.model_copy(update={"replay_share": 0.0}),
+        IterationParameters(index=3),
     )
 
-    taught = [
-        json.loads((each / "manifest.json").read_text())["training_data"]
-        for each in (adapter, later)
-    ]
-    assert taught[0]["teachers"] == []
-    assert taught[1]["teachers"] == ["claude", "gpt-4o"]
-    assert json.loads((later / "manifest.json").read_text())["rows"] == 30
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert (manifest["started_from_adapter"], manifest["rows"]) == (True, 30)
+    assert manifest["training_data"]["teachers"] == ["claude", "gpt-4o"]
+    assert manifest["training_data"]["pairs"] == {"coverage": 10, "synthetic": 40}

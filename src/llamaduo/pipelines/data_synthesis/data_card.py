@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from llamaduo.languages import languages_of
 from llamaduo.parameters import SynthesisParameters
 
+PROVENANCE = ["origin", "teacher", "model", "prompt_version", "iteration"]
 READ = 2000
 """Prompts by which the languages are told."""
 
@@ -66,42 +67,39 @@ def write_data_card(
     prompts = training_set["prompt"]
     languages = sorted(languages_of(prompts.sample(min(READ, len(prompts)), random_state=0)))
     teachers = sorted(set(training_set["teacher"]) - {""})
-    body = (
-        _environment()
-        .get_template("data_card.md")
-        .render(
-            pairs=len(training_set),
-            iteration=synthesis_report["iteration"],
-            stand_ins=[name for name in teachers if "stand-in" in name],
-            teachers=teachers,
-            shares=_counted(
-                training_set, ["origin", "teacher", "model", "prompt_version", "iteration"]
-            ),
-            dropped=sorted(dropped.items()),
-            left_out=sorted(left_out.items()),
-            meanings=MEANINGS,
-            copies=dropped["near_copy_of_test"] + left_out["near_copy_of_test"],
-            max_test_similarity=synthesis.max_test_similarity,
-            languages=languages,
-            licences=_counted(own, ["licence", "source"]),
-            privacy=synthesis_report.get("privacy"),
-            columns=list(training_set.columns),
-        )
-    )
-    return f"---\n{_front_matter(len(training_set), languages, own).to_yaml()}\n---\n\n{body}"
+    values = {
+        "pairs": len(training_set),
+        "iteration": synthesis_report["iteration"],
+        "stand_ins": [name for name in teachers if "stand-in" in name],
+        "providers": [name for name in teachers if "stand-in" not in name],
+        "shares": _counted(training_set, PROVENANCE),
+        "columns": list(training_set.columns),
+        "dropped": sorted(dropped.items()),
+        "left_out": sorted(left_out.items()),
+        "meanings": MEANINGS,
+        "copies": dropped["near_copy_of_test"] + left_out["near_copy_of_test"],
+        "max_test_similarity": synthesis.max_test_similarity,
+        "languages": languages,
+        "privacy": synthesis_report.get("privacy"),
+        "licences": _counted(own, ["licence", "source"]),
+    }
+    front_matter = _front_matter(len(training_set), languages, own).to_yaml()
+    body = _environment().get_template("data_card.md").render(values)
+    return f"---\n{front_matter}\n---\n\n{body}"
 
 
 def _front_matter(pairs: int, languages: list[str], own: pd.DataFrame) -> DatasetCardData:
     """The metadata that the Hub reads; ``own`` are the pairs that no teacher wrote."""
     is_stated = bool((own["licence"] != "").all())
+    several = "multilingual" if len(languages) > 1 else "monolingual"
     return DatasetCardData(
         pretty_name="Training set of a llamaduo loop",
         language=languages or None,
         # Several licences and a provider's terms may hold at once, so that none of the Hub's does.
         license="other" if is_stated else "unknown",
         license_name="stated-per-pair" if is_stated else None,
-        multilinguality="multilingual" if len(languages) > 1 else "monolingual",
-        size_categories=next(name for name, limit in SIZES.items() if pairs < limit),
+        multilinguality=several if languages else None,
+        size_categories=[next(name for name, limit in SIZES.items() if pairs < limit)],
         task_categories=["text-generation"],
         tags=["synthetic", "llamaduo"],
     )

@@ -36,19 +36,7 @@ def fine_tune(
     pairs = training_set
     if start is not None:
         pairs = choose_due_pairs(training_set, fine_tuning, iteration.index)
-    settings = TrainingSettings(
-        learning_rate=for_iteration(fine_tuning.learning_rate, iteration.index),
-        epochs=for_iteration(fine_tuning.epochs, iteration.index),
-        batch_size=fine_tuning.batch_size,
-        gradient_accumulation_steps=fine_tuning.gradient_accumulation_steps,
-        warmup=fine_tuning.warmup,
-        max_length=fine_tuning.max_length,
-        lora_rank=fine_tuning.lora_rank,
-        lora_alpha=fine_tuning.lora_alpha,
-        lora_dropout=fine_tuning.lora_dropout,
-        target_modules=fine_tuning.target_modules,
-        seed=fine_tuning.seed,
-    )
+    settings = training_settings(fine_tuning, iteration.index)
     return train(base_model, pairs, start, settings, describe_training_data(training_set))
 
 
@@ -74,6 +62,23 @@ def describe_training_data(training_set: pd.DataFrame) -> dict[str, Any]:
 
 def _names(column: pd.Series) -> list[str]:
     return sorted(set(column.dropna()) - {""})
+
+
+def training_settings(fine_tuning: FineTuningParameters, iteration: int) -> TrainingSettings:
+    """What the parameters ask for in an iteration."""
+    return TrainingSettings(
+        learning_rate=for_iteration(fine_tuning.learning_rate, iteration),
+        epochs=for_iteration(fine_tuning.epochs, iteration),
+        batch_size=fine_tuning.batch_size,
+        gradient_accumulation_steps=fine_tuning.gradient_accumulation_steps,
+        warmup=fine_tuning.warmup,
+        max_length=fine_tuning.max_length,
+        lora_rank=fine_tuning.lora_rank,
+        lora_alpha=fine_tuning.lora_alpha,
+        lora_dropout=fine_tuning.lora_dropout,
+        target_modules=fine_tuning.target_modules,
+        seed=fine_tuning.seed,
+    )
 
 
 def choose_due_pairs(
