@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from llamaduo.near_duplicates import signatures
 from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.diversity import (
     distinct,
@@ -94,33 +95,36 @@ def test_pairs_without_a_kind_count_for_none():
 
 
 def test_a_test_prompt_is_reached_by_what_is_nearer_than_its_nearest_other():
-    test = [[1, 2, 3, 4], [1, 2, 5, 6], [50, 51, 52, 53]]  # the first two have half in common
+    # Of 40 words the first two have 10 in common, the training prompts 20 with one of them.
+    test = signatures([range(40), range(30, 70), range(100, 140)])
+    near_first, near_second = range(-20, 20), range(50, 90)
 
-    assert reached(test, [[3, 7, 8, 9]], COPY) == 0
-    assert reached(test, [[3, 4, 9]], COPY) == pytest.approx(1 / 3)
-    assert reached(test, [[3, 4, 9], [5, 6, 9]], COPY) == pytest.approx(2 / 3)
-    assert reached(test[:1], [[1, 2, 3, 4]], COPY) is None
+    assert reached(test, signatures([range(200, 240)]), COPY) == 0
+    assert reached(test, signatures([near_first]), COPY) == pytest.approx(1 / 3)
+    assert reached(test, signatures([near_first, near_second]), COPY) == pytest.approx(2 / 3)
+    assert reached(test[:1], test, COPY) is None
 
 
 def test_what_is_as_near_as_the_nearest_other_counts_in_part():
-    test = [[1, 2, 3, 4], [1, 2, 5, 6]]
+    first, second, third = range(40), range(20, 60), range(60, 100)
 
-    assert reached(test, [[1, 2, 7, 8]], COPY) == pytest.approx(1 / 2)
-    assert reached(test, [[1, 2, 7, 8], [1, 2, 9, 0]], COPY) == pytest.approx(2 / 3)
+    share = reached(signatures([first, second, third]), signatures([second]), 1.0)
+
+    assert share == pytest.approx((1 / 2 + 1 + 0) / 3)
 
 
 def test_a_copy_among_the_test_prompts_draws_no_neighbourhood_that_nothing_may_enter():
-    twins = [[1, 2, 3, 4], [1, 2, 3, 4]]
+    twins = signatures([range(40), range(40)])
 
-    assert reached(twins, [[1, 2, 7, 8]], COPY) == 1
+    assert reached(twins, signatures([range(30, 70)]), COPY) == 1
 
 
 def test_of_prompts_that_are_drawn_alike_as_many_are_reached_as_expected():
-    test = random_texts(600, 300, 1)  # more than are compared at once
+    test = signatures(random_texts(300, 300, 1))
 
-    for count in (300, 600):
-        share = reached(test, random_texts(count, 300, 2), COPY)
-        assert share == pytest.approx(reached_if_alike(600, count), abs=0.05)
+    for count in (150, 300):
+        share = reached(test, signatures(random_texts(count, 300, 2)), COPY)
+        assert share == pytest.approx(reached_if_alike(300, count), abs=0.05)
 
 
 def test_the_figures_are_of_what_is_new_and_hold_no_word_of_a_pair():

@@ -1,6 +1,6 @@
 """How much the new pairs differ, and what of the task they reach: figures, not a word of a pair."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -10,16 +10,16 @@ from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
 from scipy.stats import entropy
 
-from llamaduo.near_duplicates import Tokenizer, Tokens
+from llamaduo.near_duplicates import Tokenizer, Tokens, signatures
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 
 DRAWN = 50
 """Texts per draw: distinct-n falls with the amount of text, so that only equal amounts compare."""
 DRAWS = 20
 COMPARED = 200
-"""New prompts whose nearest other is looked for; the mean over more hardly moves."""
-AT_ONCE = 100
-"""Test prompts, which bounds the memory."""
+"""New prompts whose nearest other is looked for."""
+OTHERS = 20_000
+"""Prompts among which it is looked for: about 40 s on 2 cores for prompts of 400 words."""
 SEED = 1
 
 
@@ -49,7 +49,7 @@ def measure_diversity(
         "prompt": [prompts[place] for place in np.flatnonzero(is_new)],
         "response": [tokenizer.tokens(text) for text in new["response"]],
     }
-    test = [tokenizer.tokens(text) for text in coverage_test["prompt"]]
+    test = signatures(tokenizer.tokens(text) for text in coverage_test["prompt"])
     return {
         "iteration": iteration.index,
         "new_pairs": len(new),
@@ -61,7 +61,7 @@ def measure_diversity(
         "nearest_distance": nearest_distance(prompts, is_new),
         "category_entropy": evenness(training_set["category"], is_new),
         "strategy_entropy": evenness(_strategies(training_set["prompt_version"]), is_new),
-        "test_reached": reached(test, prompts, synthesis.max_test_similarity),
+        "test_reached": reached(test, signatures(prompts), synthesis.max_test_similarity),
         "test_reached_if_alike": reached_if_alike(len(test), len(prompts)),
     }
 
@@ -87,16 +87,18 @@ def distinct(texts: Sequence[Tokens], length: int) -> float | None:
 def nearest_distance(prompts: Sequence[Tokens], is_new: np.ndarray) -> float | None:
     """Mean distance, 1 − ROUGE-L F1, of a new prompt to the nearest other one of all.
 
-    Of 200 seeded new prompts where there are more; all others count, so that it falls as the set
-    grows. Null without a new prompt or without another one.
+    Of 200 seeded new prompts among 20,000 seeded others where there are more; the others are old
+    and new, so that it falls as the set grows. Null without a new prompt or without another one.
     """
     places = np.flatnonzero(is_new)
     if not len(places) or len(prompts) < 2:
         return None
     rng = np.random.default_rng(SEED)
     chosen = rng.choice(places, min(COMPARED, len(places)), replace=False)
-    similarities = _similarities([prompts[place] for place in chosen], prompts)
-    similarities[np.arange(len(chosen)), chosen] = 0  # to itself
+    others = rng.choice(len(prompts), min(OTHERS, len(prompts)), replace=False)
+    texts, other_texts = ([prompts[place] for place in which] for which in (chosen, others))
+    similarities = cdist(texts, other_texts, scorer=Indel.normalized_similarity, workers=-1)
+    similarities[chosen[:, None] == others] = 0  # to itself
     return float(1 - similarities.max(axis=1).mean())
 
 
@@ -112,29 +114,29 @@ def evenness(kinds: pd.Series, is_new: np.ndarray) -> float | None:
     return float(entropy(counts, base=len(known)))
 
 
-def reached(
-    test: Sequence[Tokens], training: Sequence[Tokens], copy_similarity: float
-) -> float | None:
+def reached(test: np.ndarray, training: np.ndarray, copy_similarity: float) -> float | None:
     """Share of the test prompts whose neighbourhood the training prompts have reached.
 
-    The neighbourhood of a test prompt ends at the nearest other test prompt by ROUGE-L: the
-    coverage of Naeem et al. 2020 for k = 1. Of several that are nearest, those of the training set
-    count in part. What is a copy of the test prompt is no neighbour: copies are not trained on
-    either. Null where there is one test prompt.
+    The neighbourhood of a test prompt ends at the nearest other test prompt: the coverage of Naeem
+    et al. 2020 for k = 1, here by estimated Jaccard similarity. Of several prompts that are the
+    nearest, those of the training set count in part. What may be a copy of the test prompt is no
+    neighbour, since no copy is trained on either. Null where there is one test prompt.
 
     Args:
+        test: MinHash signatures, one row a prompt, and so is ``training``.
         copy_similarity: ROUGE-L F1 from which a prompt is a copy.
     """
     if len(test) < 2:
         return None
+    copy_jaccard = copy_similarity / (2 - copy_similarity)
     share = 0.0
-    for some in _blocks(test):
-        to_test, to_training = _similarities(some, test), _similarities(some, training)
-        to_test[to_test >= copy_similarity] = 0  # to itself, too
-        both = np.hstack([to_test, to_training])
-        nearest = (both > 0) & (both == both.max(axis=1, keepdims=True))
-        of_training = nearest[:, len(test) :].sum(axis=1)
-        share += (of_training / np.maximum(nearest.sum(axis=1), 1)).sum()
+    for signature in test:
+        to_test, to_training = ((rows == signature).mean(axis=1) for rows in (test, training))
+        to_test[to_test >= copy_jaccard] = 0  # to itself, too
+        highest = max(to_test.max(), to_training.max())
+        if highest > 0:
+            of_test, of_training = ((to == highest).sum() for to in (to_test, to_training))
+            share += of_training / (of_test + of_training)
     return float(share / len(test))
 
 
@@ -149,12 +151,3 @@ def reached_if_alike(test: int, training: int) -> float | None:
 
 def _strategies(prompt_versions: pd.Series) -> pd.Series:
     return prompt_versions.str.rpartition("-")[0]
-
-
-def _blocks(texts: Sequence[Tokens]) -> Iterator[Sequence[Tokens]]:
-    return (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
-
-
-def _similarities(some: Sequence[Tokens], others: Sequence[Tokens]) -> np.ndarray:
-    """ROUGE-L F1, 0–1, of each with each: one row per text of ``some``."""
-    return cdist(some, others, scorer=Indel.normalized_similarity, workers=-1)

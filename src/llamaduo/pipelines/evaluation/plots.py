@@ -98,9 +98,10 @@ def plot_diversity(iteration_history: list[dict[str, Any]]) -> go.Figure:
             line_dash="dot" if key == "test_reached_if_alike" else "solid",
         )
     figure.update_xaxes(title="iteration", dtick=1)
-    return _finished(figure, "Diversity of the new pairs").update_yaxes(
-        title="0–1", range=[0, 1.05]
-    )
+    _finished(figure, "Diversity of the new pairs")
+    figure.update_yaxes(title="0–1", range=[0, 1.05])
+    # Beside the plot: above it nine names would cover the title.
+    return figure.update_layout(legend={"orientation": "v", "y": 1, "yanchor": "top"})
 
 
 def _length(mean: float | None, end: float | None) -> float | None:
