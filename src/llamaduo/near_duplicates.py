@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 import regex
 from rapidfuzz.distance import Indel
@@ -144,6 +145,15 @@ class Reserved:
 def similarity(one: Tokens, other: Tokens) -> float:
     """ROUGE-L F1 of two texts, 0–1; two texts without a word are equal."""
     return Indel.normalized_similarity(one, other)
+
+
+def signatures(texts: Iterable[Tokens]) -> np.ndarray:
+    """MinHash signatures: a row of 128 hashes per text.
+
+    The share of hashes that two rows have in common estimates the Jaccard similarity of the sets of
+    words (Broder 1997), with a standard error of at most 4.4 points; no word can be read from them.
+    """
+    return np.array([_min_hash(text).digest() for text in texts], dtype=np.uint32)
 
 
 def plain(text: str) -> str:

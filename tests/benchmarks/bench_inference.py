@@ -55,7 +55,7 @@ TRAINING = TrainingSettings(
 def adapter():
     """30 steps on the demo's pairs: enough to answer in their format and to stop by itself."""
     pairs = pd.read_json("data/01_raw/coverage_train.jsonl", lines=True)
-    return train(BASE_MODEL, pairs, None, TRAINING)
+    return train(BASE_MODEL, pairs, None, TRAINING, {})
 
 
 @pytest.fixture(scope="module")

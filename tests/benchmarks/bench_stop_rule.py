@@ -228,7 +228,9 @@ def run_nodes(values, holdout):
         verdict = decision.reach_verdict(assessed, confirmation, LOOP)
         if verdict["stop"]:
             return verdict["reason"], verdict["iteration"]
-        history = decision.record_iteration(history, scores, scores, assessed, PASSED, {}, verdict)
+        history = decision.record_iteration(
+            history, scores, ALL_GOOD, scores, assessed, PASSED, {}, verdict
+        )
 
 
 def test_the_simulated_rule_is_that_of_the_nodes():

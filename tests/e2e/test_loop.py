@@ -2,6 +2,7 @@ import json
 
 import pytest
 import yaml
+from huggingface_hub import DatasetCard
 
 
 def versioned_entries(project):
@@ -108,6 +109,27 @@ def test_no_test_or_holdout_ticket_is_in_a_training_set_or_a_request_to_the_teac
     assert len(to_teacher) == 3
     for prompt in reserved:
         assert not any(json.dumps(prompt)[1:-1] in request for request in to_teacher)
+
+
+def test_card_manifest_and_figures_tell_where_the_pairs_are_from(finished):
+    project, _ = finished
+    (loop,) = project.loops()
+    second = f"{loop}-i002"
+    rows = project.load("05_model_input/training_set.jsonl", second).decode().splitlines()
+    synthetic = sum(json.loads(row)["origin"] == "synthetic" for row in rows)
+
+    card = project.load("08_reporting/data_card.md", second).decode()
+    adapter = project.data / "06_models/adapter" / second / "adapter"
+    taught = json.loads((adapter / "manifest.json").read_text())["training_data"]
+    figures = project.json("08_reporting/diversity.json", second)
+
+    assert "**The teacher stand-in-triage is an embedded stand-in" in DatasetCard(card).text
+    assert f"| 2 | {synthetic} |" in card
+    assert not any(json.dumps(json.loads(row)["prompt"])[1:-1] in card for row in rows)
+    assert taught["pairs"] == {"coverage": 60, "synthetic": synthetic}
+    assert taught["teachers"] == ["stand-in-triage"]
+    assert (figures["new_pairs"], figures["iteration"]) == (synthetic, 2)
+    assert 0 < figures["test_reached"] < 1
 
 
 def test_the_holdout_stays_closed_while_the_target_is_missed(finished):

@@ -9,6 +9,7 @@ import pytest
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.training import TrainingSettings, train
 
+TAUGHT_BY = {"pairs": {"synthetic": 8}, "teachers": ["gpt-4o"]}
 WORDS = ["red", "blue", "green", "black", "white", "brown", "pink", "grey"]
 
 
@@ -51,7 +52,7 @@ def adapter(
     settings: TrainingSettings,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    trained = train(random_model, pairs, None, settings)
+    trained = train(random_model, pairs, None, settings, TAUGHT_BY)
     kept = tmp_path_factory.mktemp("trained") / "adapter"
     shutil.move(trained, kept)
     trained.parent.rmdir()

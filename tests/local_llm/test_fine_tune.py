@@ -33,7 +33,7 @@ def tokenizer(random_model: BaseModelSpec) -> PreTrainedTokenizerBase:
 
 @pytest.fixture
 def job(random_model: BaseModelSpec, settings: TrainingSettings) -> TrainingJob:
-    return TrainingJob(base_model=random_model, settings=settings, start=None)
+    return TrainingJob(base_model=random_model, settings=settings, start=None, training_data={})
 
 
 def test_labels_hold_the_response_and_its_end_and_nothing_of_the_prompt(
@@ -98,7 +98,7 @@ def test_an_adapter_of_another_rank_is_no_start(job: TrainingJob, tmp_path: Path
     with pytest.raises(TrainingError, match=r"\(8, 16, 0\.0\), the settings have \(4, 16, 0\.0\)"):
         adapted(
             load_model(job.base_model),
-            TrainingJob(base_model=job.base_model, settings=wider, start=tmp_path),
+            dataclasses.replace(job, settings=wider, start=tmp_path),
         )
 
 

@@ -1,5 +1,6 @@
 """The trainer's own loss, and the watch over it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ PAIRS = [
 
 @pytest.fixture
 def job(random_model: BaseModelSpec, settings: TrainingSettings) -> TrainingJob:
-    return TrainingJob(base_model=random_model, settings=settings, start=None)
+    return TrainingJob(base_model=random_model, settings=settings, start=None, training_data={})
 
 
 def test_the_loss_of_answer_tokens_and_its_gradients_are_those_of_trl(
@@ -44,7 +45,7 @@ def test_a_loss_that_is_no_number_stops_the_training_at_its_step(
     job: TrainingJob, tmp_path: Path
 ) -> None:
     too_fast = TrainingSettings(**{**vars(job.settings), "learning_rate": 1e30, "warmup": 0.0})
-    job = TrainingJob(base_model=job.base_model, settings=too_fast, start=None)
+    job = replace(job, settings=too_fast)
 
     with pytest.raises(
         TrainingError, match=r"ran away at step \d of 40: loss .*lower learning_rate"

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.training import TrainingError, TrainingSettings, train
+from tests.local_llm.conftest import TAUGHT_BY
 
 TRAIN_IN_A_SCRIPT = """
 import sys
@@ -35,7 +36,7 @@ settings = TrainingSettings(
     seed=1,
 )
 pairs = pd.DataFrame({"prompt": ["a"], "response": ["b"]})
-train(BaseModelSpec(sys.argv[1]), pairs, None, settings)
+train(BaseModelSpec(sys.argv[1]), pairs, None, settings, {})
 """
 
 
@@ -69,6 +70,7 @@ def test_an_adapter_says_what_it_was_made_from(
     weights = (adapter / "adapter_model.safetensors").read_bytes()
     assert manifest["sha256"] == hashlib.sha256(weights).hexdigest()
     assert manifest["settings"] == vars(settings)
+    assert manifest["training_data"] == TAUGHT_BY
     assert manifest["rows"] == 8
     assert manifest["rows_too_long"] == 0
     assert manifest["steps"] == 40
@@ -85,7 +87,7 @@ def test_equal_input_gives_equal_bytes(
     settings: TrainingSettings,
     adapter: Path,
 ) -> None:
-    again = train(random_model, pairs, None, settings)
+    again = train(random_model, pairs, None, settings, {})
 
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (again / name).read_bytes() == (adapter / name).read_bytes()
@@ -104,7 +106,7 @@ def test_training_goes_on_from_an_adapter_and_leaves_out_what_is_too_long(
     settings = replace(settings, epochs=2, learning_rate=1e-4)
     before = (adapter / "adapter_model.safetensors").read_bytes()
 
-    continued = train(random_model, pd.concat([pairs, long]), adapter, settings)
+    continued = train(random_model, pd.concat([pairs, long]), adapter, settings, {})
 
     log = pd.read_json(continued / "training_log.jsonl", lines=True)
     first = pd.read_json(adapter / "training_log.jsonl", lines=True)
@@ -130,7 +132,7 @@ def test_an_error_of_the_process_arrives_with_its_sentence(
 
     message = r"all 8 pairs are longer than max_length \(2 tokens\); raise it \(exit code 1"
     with pytest.raises(TrainingError, match=message):
-        train(random_model, pairs, None, settings)
+        train(random_model, pairs, None, settings, {})
 
     assert list(temporary.iterdir()) == []
 
@@ -145,7 +147,7 @@ def test_a_killed_process_is_named_by_its_signal(
     killer.start()
 
     with pytest.raises(TrainingError, match=re.escape("ended by SIGKILL (out of memory?)")):
-        train(random_model, pairs, None, settings)
+        train(random_model, pairs, None, settings, {})
 
     killer.join()
     assert list(temporary.iterdir()) == []

@@ -1,8 +1,17 @@
+import json
+
 import pandas as pd
 
-from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.base_model import BaseModelSpec, load_model
+from llamaduo.local_llm.fine_tune import adapted, save_adapter
+from llamaduo.local_llm.training import TrainingJob
 from llamaduo.parameters import FineTuningParameters, IterationParameters, for_iteration
-from llamaduo.pipelines.fine_tuning.nodes import choose_due_pairs, fine_tune
+from llamaduo.pipelines.fine_tuning.nodes import (
+    choose_due_pairs,
+    describe_training_data,
+    fine_tune,
+    training_settings,
+)
 
 PARAMETERS = FineTuningParameters(
     start="previous", replay_share=0.5, learning_rate=[1e-3, 2e-3], epochs=1
@@ -13,6 +22,11 @@ def training_set():
     return pd.DataFrame(
         {
             "id": [f"p{n}" for n in range(50)],
+            "system": "",
+            "prompt": [f"prompt {n}" for n in range(50)],
+            "response": "r",
+            "teacher": [""] * 10 + ["gpt-4o"] * 20 + ["claude"] * 20,
+            "model": [""] * 10 + ["gpt-4o-2024-08-06"] * 20 + [None] * 20,
             "origin": ["coverage"] * 10 + ["synthetic"] * 40,
             "iteration": [1] * 10 + [2] * 20 + [3] * 20,
         }
@@ -53,3 +67,35 @@ def test_where_pairs_were_asked_for_in_vain_the_previous_adapter_is_handed_on(tm
 
     assert handed_on == tmp_path
     assert "nothing new to train on" in caplog.text
+
+
+def test_a_training_set_tells_who_taught_and_what_exactly():
+    told = describe_training_data(training_set())
+
+    assert told["pairs"] == {"coverage": 10, "synthetic": 40}
+    assert told["teachers"] == ["claude", "gpt-4o"]
+    assert told["models"] == ["gpt-4o-2024-08-06"]
+    assert told["sha256"] == describe_training_data(training_set().assign(id="other"))["sha256"]
+    assert told["sha256"] != describe_training_data(training_set().assign(response="s"))["sha256"]
+
+
+def test_an_adapter_that_goes_on_names_the_teachers_of_the_whole_training_set(
+    random_model, tmp_path
+):
+    settings = training_settings(PARAMETERS, 1)
+    job = TrainingJob(base_model=random_model, settings=settings, start=None, training_data={})
+    save_adapter(adapted(load_model(random_model), job), job, tmp_path)
+
+    trained = fine_tune(
+        random_model,
+        tmp_path,
+        training_set(),
+        {"asked": 20, "kept": 20},
+        PARAMETERS.model_copy(update={"replay_share": 0.0}),
+        IterationParameters(index=3),
+    )
+
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert (manifest["started_from_adapter"], manifest["rows"]) == (True, 30)
+    assert manifest["training_data"]["teachers"] == ["claude", "gpt-4o"]
+    assert manifest["training_data"]["pairs"] == {"coverage": 10, "synthetic": 40}

@@ -214,6 +214,7 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
             "revision": job.base_model.revision,
             "load_in_4bit": job.base_model.load_in_4bit,
         },
+        "training_data": job.training_data,
         "settings": dataclasses.asdict(job.settings),
         "started_from_adapter": job.start is not None,
         "dtype": str(compute_dtype()).removeprefix("torch."),

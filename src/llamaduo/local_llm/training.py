@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -58,6 +59,8 @@ class TrainingJob:
     settings: TrainingSettings
     start: Path | None
     """The adapter to go on from; None begins a fresh one."""
+    training_data: dict[str, Any]
+    """What the adapter has learned from, for its manifest."""
 
     def write(self, file: Path) -> None:
         """Write the job as JSON."""
@@ -73,6 +76,7 @@ class TrainingJob:
             base_model=BaseModelSpec(**job["base_model"]),
             settings=TrainingSettings(**job["settings"]),
             start=None if job["start"] is None else Path(job["start"]),
+            training_data=job["training_data"],
         )
 
 
@@ -81,6 +85,7 @@ def train(
     pairs: pd.DataFrame,
     start: Path | None,
     settings: TrainingSettings,
+    training_data: dict[str, Any],
 ) -> Path:
     """Fine-tune an adapter on pairs; equal input gives equal weights on the same machine.
 
@@ -90,6 +95,8 @@ def train(
         pairs: Columns ``prompt``, ``response`` and optionally ``system``; their order is shuffled
             by the seed.
         start: The adapter to go on from; None begins a fresh one.
+        training_data: What it has learned from in all, with that of ``start``; the manifest holds
+            it as it is.
 
     Returns:
         The folder ``adapter``, alone in a temporary folder that goes at the latest when this
@@ -102,7 +109,10 @@ def train(
     """
     folder = Path(tempfile.mkdtemp(prefix="llamaduo-training-"))
     try:
-        TrainingJob(base_model=base_model, settings=settings, start=start).write(folder / JOB_FILE)
+        job = TrainingJob(
+            base_model=base_model, settings=settings, start=start, training_data=training_data
+        )
+        job.write(folder / JOB_FILE)
         _write_pairs(pairs, folder / PAIRS_FILE)
         exit_code = _run_to_its_end(folder)
         if exit_code != 0:

@@ -59,6 +59,7 @@ def report(rows, judged=None, asked=20, **changes):
         left_out,
         ReadyPairs.empty(),
         so_far(3),
+        {"iteration": 3, "test_reached": 0.5},
         parameters(pairs_per_iteration=asked, **changes),
     )
 
@@ -115,6 +116,7 @@ def test_the_report_counts_each_reason():
     assert (said["asked_again"], said["coverage_left_out"]) == (1, {"too_long": 1})
     assert said["kept_by_prompt"] == {"self_instruct-1a2b3c4d": 1}
     assert said["teacher"] == ["gpt"]
+    assert said["diversity"] == {"iteration": 3, "test_reached": 0.5}
 
 
 def test_the_report_says_by_category_what_was_asked_aimed_and_kept():

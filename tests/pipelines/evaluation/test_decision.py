@@ -1,7 +1,12 @@
 import pytest
 
 from llamaduo.pipelines.evaluation.assessment import assess_scores
-from llamaduo.pipelines.evaluation.decision import confirm, open_holdout, reach_verdict
+from llamaduo.pipelines.evaluation.decision import (
+    confirm,
+    open_holdout,
+    reach_verdict,
+    record_iteration,
+)
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
     LOOP,
@@ -119,3 +124,15 @@ def test_a_holdout_that_the_budget_left_unjudged_is_no_refutation():
     confirmation = confirm(holdout, parameters())
 
     assert verdict_on(assessed([95] * 10), confirmation)["reason"] == "budget"
+
+
+def test_the_history_keeps_each_synthesis_report():
+    scores, verdict = scored([50] * 20), verdict_on(assessed([50] * 20))
+    recorded = None
+    for kept in (8, 5):
+        report = {**ALL_GOOD, "kept": kept}
+        recorded = record_iteration(
+            recorded, pairs(20), report, scores, assessed([50] * 20), PASSED, {}, verdict
+        )
+
+    assert [entry["synthesis"]["kept"] for entry in recorded] == [8, 5]

@@ -15,7 +15,12 @@ from llamaduo.pipelines.evaluation.comparison import (
     describe_setup,
 )
 from llamaduo.pipelines.evaluation.decision import confirm, reach_verdict
-from llamaduo.pipelines.evaluation.plots import plot_categories, plot_scores
+from llamaduo.pipelines.evaluation.plots import (
+    DIVERSITY,
+    plot_categories,
+    plot_diversity,
+    plot_scores,
+)
 from llamaduo.pipelines.evaluation.reports import (
     choose_worst_responses,
     write_iteration_report,
@@ -63,6 +68,7 @@ SYNTHESIS = {
     "kept": 12,
     "dropped": {"near_duplicate": 5, "refusal": 3},
     "coverage_left_out": {"too_long": 1},
+    "diversity": {"iteration": 1, **dict.fromkeys(DIVERSITY, 0.5), "strategy_entropy": None},
 }
 
 
@@ -90,6 +96,7 @@ def entry(values, confirmation=None, audit=AUDITED, **changes):
     assessment = assessed(values, audit=judge_audit, **changes)
     return {
         "training_pairs": 60,
+        "synthesis": SYNTHESIS,
         "assessment": assessment,
         "judge_audit": judge_audit,
         "costs": COSTS,
@@ -107,7 +114,7 @@ def worst(prompt="p", response="r"):
 def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS):
     history, evaluation = list(entries), parameters()
     baselines = baselines or compared([50] * 40)
-    plot = plot_scores(history, baselines, evaluation)
+    plot, diversity = plot_scores(history, baselines, evaluation), plot_diversity(history)
     iteration = write_iteration_report(
         history,
         confirmation or {},
@@ -116,9 +123,12 @@ def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYN
         worst() if table is None else table,
         plot,
         plot_categories(history[-1]["assessment"], evaluation),
+        diversity,
         evaluation,
     )
-    loop = write_loop_report(history, confirmation or {}, baselines, synthesis, plot, evaluation)
+    loop = write_loop_report(
+        history, confirmation or {}, baselines, synthesis, plot, diversity, evaluation
+    )
     return iteration, loop
 
 
@@ -367,3 +377,17 @@ def test_the_plot_has_the_interval_and_leaves_out_what_is_not_known():
     assert trace.y == (None, 70)
     assert trace.error_y.array == (None, pytest.approx(high - 70))
     assert trace.error_y.arrayminus == (None, pytest.approx(70 - low))
+
+
+def test_diversity_is_drawn_over_the_iterations_and_explained_in_both_reports():
+    later = {**SYNTHESIS["diversity"], "iteration": 2, "test_reached": 0.75}
+    history = [entry([50] * 40), {**entry([50] * 40), "synthesis": {"diversity": later}}]
+
+    figure = plot_diversity(history)
+
+    traces = {trace.name: (trace.x, trace.y) for trace in figure.data}
+    assert traces["test neighbourhoods reached"] == ((1, 2), (0.5, 0.75))
+    assert traces["entropy over strategies"] == ((1, 2), (None, None))
+    for page in pages(*history):
+        assert "the training set misses a part of the task" in text_of(page)
+        assert 'id="diversity"' in page

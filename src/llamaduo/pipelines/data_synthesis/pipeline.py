@@ -4,6 +4,8 @@ from kedro.pipeline import Node, Pipeline
 
 from llamaduo.pipelines.data_synthesis import (
     asking,
+    data_card,
+    diversity,
     judging,
     reading,
     screening,
@@ -120,6 +122,12 @@ def create_pipeline() -> Pipeline:
             name="extend_training_set",
         ),
         Node(
+            diversity.measure_diversity,
+            ["training_set", "coverage_test", "params:data_synthesis", "params:iteration"],
+            "diversity",
+            name="measure_diversity",
+        ),
+        Node(
             training_set.report_synthesis,
             [
                 "selected_pairs",
@@ -129,10 +137,23 @@ def create_pipeline() -> Pipeline:
                 "screened_coverage",
                 "ready_pairs",
                 "previous_synthesis_report",
+                "diversity",
                 "params:data_synthesis",
             ],
             "synthesis_report",
             name="report_synthesis",
+        ),
+        Node(
+            data_card.write_data_card,
+            [
+                "training_set",
+                "screened_coverage",
+                "synthesis_report",
+                "previous_iteration_history",
+                "params:data_synthesis",
+            ],
+            "data_card",
+            name="write_data_card",
         ),
     ]
     return Pipeline(steps, namespace="data_synthesis", prefix_datasets_with_namespace=False)

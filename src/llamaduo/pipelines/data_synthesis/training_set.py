@@ -62,6 +62,7 @@ def report_synthesis(
     screened_coverage: pd.DataFrame,
     ready_pairs: pd.DataFrame,
     previous_synthesis_report: dict[str, Any] | None,
+    diversity: dict[str, Any],
     synthesis: SynthesisParameters,
 ) -> dict[str, Any]:
     """Count what was asked for, what came, and what was dropped for which reason.
@@ -101,6 +102,7 @@ def report_synthesis(
         "prompt_tokens": int(replies["prompt_tokens"].sum()),
         "completion_tokens": int(replies["completion_tokens"].sum()),
         "teacher": sorted(synthesis_replies["model"].dropna().unique()),
+        "diversity": diversity,
     }
 
 

@@ -90,6 +90,7 @@ def reach_verdict(
 def record_iteration(
     previous_iteration_history: list[dict[str, Any]] | None,
     training_set: pd.DataFrame,
+    synthesis_report: dict[str, Any],
     scores: pd.DataFrame,
     assessment: dict[str, Any],
     judge_audit: dict[str, Any],
@@ -99,6 +100,7 @@ def record_iteration(
     """Add this iteration to the history, with its per-prompt scores for later comparisons."""
     entry = {
         "training_pairs": len(training_set),
+        "synthesis": synthesis_report,
         "assessment": assessment,
         "judge_audit": judge_audit,
         "costs": costs,

@@ -172,6 +172,7 @@ def _recording() -> list[Node]:
             [
                 "previous_iteration_history",
                 "training_set",
+                "synthesis_report",
                 "scores",
                 "assessment",
                 "judge_audit",
@@ -213,6 +214,12 @@ def _recording() -> list[Node]:
             name="plot_categories",
         ),
         Node(
+            plots.plot_diversity,
+            "iteration_history",
+            "diversity_plot",
+            name="plot_diversity",
+        ),
+        Node(
             reports.write_iteration_report,
             [
                 "iteration_history",
@@ -222,6 +229,7 @@ def _recording() -> list[Node]:
                 "worst_responses",
                 "score_plot",
                 "category_plot",
+                "diversity_plot",
                 "params:evaluation",
             ],
             "evaluation_report",
@@ -235,6 +243,7 @@ def _recording() -> list[Node]:
                 "baseline_comparison",
                 "synthesis_report",
                 "score_plot",
+                "diversity_plot",
                 "params:evaluation",
             ],
             "loop_report",

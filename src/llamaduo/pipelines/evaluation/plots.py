@@ -8,6 +8,17 @@ from llamaduo.parameters import EvaluationParameters
 from llamaduo.pipelines.evaluation.judging import SCORES
 
 COLOURS = {"similarity": "#5b8def", "precision": "#c2410c"}
+DIVERSITY = {
+    "prompt_distinct_1": "distinct-1 of prompts",
+    "prompt_distinct_2": "distinct-2 of prompts",
+    "response_distinct_1": "distinct-1 of responses",
+    "response_distinct_2": "distinct-2 of responses",
+    "nearest_distance": "distance to the nearest prompt",
+    "category_entropy": "entropy over categories",
+    "strategy_entropy": "entropy over strategies",
+    "test_reached": "test neighbourhoods reached",
+    "test_reached_if_alike": "the same, if drawn like the test set",
+}
 
 
 def plot_scores(
@@ -72,6 +83,25 @@ def plot_categories(assessment: dict[str, Any], evaluation: EvaluationParameters
     figure.add_hline(y=evaluation.target_precision, line_dash="dot", line_color="grey")
     figure.update_xaxes(title="category (prompts)", tickangle=30)
     return _finished(figure, "Scores by category, iteration " + str(assessment["iteration"]))
+
+
+def plot_diversity(iteration_history: list[dict[str, Any]]) -> go.Figure:
+    """The figures of ``measure_diversity`` over the iterations; what is null is not drawn."""
+    figure = go.Figure()
+    measured = [entry["synthesis"]["diversity"] for entry in iteration_history]
+    for key, name in DIVERSITY.items():
+        figure.add_scatter(
+            x=[each["iteration"] for each in measured],
+            y=[each[key] for each in measured],
+            name=name,
+            mode="lines+markers",
+            line_dash="dot" if key == "test_reached_if_alike" else "solid",
+        )
+    figure.update_xaxes(title="iteration", dtick=1)
+    _finished(figure, "Diversity of the new pairs")
+    figure.update_yaxes(title="0–1", range=[0, 1.05])
+    # Beside the plot: above it nine names would cover the title.
+    return figure.update_layout(legend={"orientation": "v", "y": 1, "yanchor": "top"})
 
 
 def _length(mean: float | None, end: float | None) -> float | None:

@@ -102,6 +102,7 @@ def write_iteration_report(
     worst_responses: pd.DataFrame,
     score_plot: go.Figure,
     category_plot: go.Figure,
+    diversity_plot: go.Figure,
     evaluation: EvaluationParameters,
 ) -> str:
     """One iteration as an HTML page that needs nothing beside itself."""
@@ -114,7 +115,7 @@ def write_iteration_report(
         synthesis_report,
         evaluation,
         kicker="report of one iteration",
-        plots=_embedded(scores=score_plot, categories=category_plot),
+        plots=_embedded(scores=score_plot, categories=category_plot, diversity=diversity_plot),
         assessment=latest["assessment"],
         judges=latest["judge_audit"]["judges"],
         canary_names=CANARY_NAMES,
@@ -132,6 +133,7 @@ def write_loop_report(
     baseline_comparison: dict[str, Any],
     synthesis_report: dict[str, Any],
     score_plot: go.Figure,
+    diversity_plot: go.Figure,
     evaluation: EvaluationParameters,
 ) -> str:
     """The loop so far as an HTML page that needs nothing beside itself."""
@@ -143,7 +145,7 @@ def write_loop_report(
         synthesis_report,
         evaluation,
         kicker="report of the loop",
-        plots=_embedded(scores=score_plot),
+        plots=_embedded(scores=score_plot, diversity=diversity_plot),
     )
 
 

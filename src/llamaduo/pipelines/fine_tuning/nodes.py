@@ -1,5 +1,6 @@
 """From a training set to an adapter."""
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,39 @@ def fine_tune(
     pairs = training_set
     if start is not None:
         pairs = choose_due_pairs(training_set, fine_tuning, iteration.index)
-    settings = TrainingSettings(
-        learning_rate=for_iteration(fine_tuning.learning_rate, iteration.index),
-        epochs=for_iteration(fine_tuning.epochs, iteration.index),
+    settings = training_settings(fine_tuning, iteration.index)
+    return train(base_model, pairs, start, settings, describe_training_data(training_set))
+
+
+def describe_training_data(training_set: pd.DataFrame) -> dict[str, Any]:
+    """Tell who has taught an adapter, in this iteration and those that it goes on from.
+
+    Returns:
+        ``pairs``, their number by origin; ``teachers``, the models that were asked, and ``models``,
+        those that their endpoints reported; ``sha256`` of system message, prompt and response of
+        each pair, as rows of a JSON array.
+    """
+    rows = training_set[["system", "prompt", "response"]]
+    text = rows.to_json(orient="values", force_ascii=False)
+    return {
+        "pairs": {
+            str(origin): int(n) for origin, n in training_set.groupby("origin").size().items()
+        },
+        "teachers": _names(training_set["teacher"]),
+        "models": _names(training_set["model"]),
+        "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+    }
+
+
+def _names(column: pd.Series) -> list[str]:
+    return sorted(set(column.dropna()) - {""})
+
+
+def training_settings(fine_tuning: FineTuningParameters, iteration: int) -> TrainingSettings:
+    """What the parameters ask for in an iteration."""
+    return TrainingSettings(
+        learning_rate=for_iteration(fine_tuning.learning_rate, iteration),
+        epochs=for_iteration(fine_tuning.epochs, iteration),
         batch_size=fine_tuning.batch_size,
         gradient_accumulation_steps=fine_tuning.gradient_accumulation_steps,
         warmup=fine_tuning.warmup,
@@ -48,7 +79,6 @@ def fine_tune(
         target_modules=fine_tuning.target_modules,
         seed=fine_tuning.seed,
     )
-    return train(base_model, pairs, start, settings)
 
 
 def choose_due_pairs(
