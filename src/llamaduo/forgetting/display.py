@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from llamaduo.forgetting.findings import Search
 
 WHAT_STAYS = """\
-Of the journal's texts, what they cost stays. Whole files are reports that were made from the rows."""
+Texts of the journal go, what they cost stays. Whole files are reports made from such rows."""
 RETRAIN = """\
 They are not removed: what a model has learnt cannot be taken out of its weights. Start a new \
 loop (kedro run), which trains without the rows, then delete these folders, and all that was \

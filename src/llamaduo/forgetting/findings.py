@@ -13,8 +13,6 @@ from llamaduo.forgetting.rows import is_table, rest_of
 from llamaduo.forgetting.wanted import Wanted
 from llamaduo.service_llm.journal import Journal, is_journal
 
-TAUGHT_BY = "training_set"
-"""The catalog entry whose rows adapters have seen."""
 UNREADABLE = (ValueError, EOFError, OSError, RecursionError, NotImplementedError, zlib.error)
 PACKED = {".gz", ".zip", ".xz", ".bz2", ".zst", ".7z", ".xlsx", ".docx", ".pdf"}
 BESIDE_JOURNAL = ("-wal", "-shm")
@@ -47,6 +45,8 @@ class Finding(NamedTuple):
     """Or attempts of a journal."""
     reason: str = ""
     """For which it is left."""
+    version: str | None = None
+    """Of a training set."""
 
     def remove(self, wanted: Wanted) -> None:
         """Do what is to be done; an interruption leaves the file as it was, or done."""
@@ -57,13 +57,7 @@ class Finding(NamedTuple):
                 with replacing(self.path.resolve(), mode) as file:
                     file.write(rest)
             case Treatment.WHOLE:
-                self.path.unlink()
-
-    @property
-    def version(self) -> str | None:
-        """Of a training set, the version."""
-        is_training_set = self.path.stem == TAUGHT_BY and self.treatment is Treatment.ROWS
-        return self.path.parent.name if is_training_set else None
+                self.path.resolve().unlink()
 
 
 class Search(NamedTuple):
@@ -85,10 +79,10 @@ class Search(NamedTuple):
 
     def remove(self, wanted: Wanted) -> None:
         """Do what is to be done about each finding."""
-        for finding in self.to_remove():
-            finding.remove(wanted)
         for journal in self.journals:  # an interrupted removal may have left bytes in any of them
             Journal(journal).forget(wanted.is_in)
+        for finding in self.to_remove():
+            finding.remove(wanted)
 
     def tainted(self) -> list[Path]:
         """Adapters that have seen the rows: trained on them, or gone on from one that was."""
@@ -128,7 +122,8 @@ def _finding(path: Path, places: Places, wanted: Wanted) -> Finding | None:
     elif is_table(path):
         try:
             _, rows = rest_of(path, wanted)
-            return Finding(path, Treatment.ROWS, rows) if rows else None
+            version = path.parent.name if path.name == places.training_set else None
+            return Finding(path, Treatment.ROWS, rows, version=version) if rows else None
         except UNREADABLE as error:
             if not _is_text(path):
                 return Finding(path, Treatment.LEFT, reason=f"it cannot be read ({error})")

@@ -11,6 +11,8 @@ from kedro.framework.project import pipelines
 from llamaduo.ledger import Ledger, ledgers_below
 from llamaduo.parameters import LoopParameters
 
+TRAINING_SET = "training_set"
+"""The catalog entry."""
 BASE_MODEL = {"config.json", "tokenizer_config.json"}
 """Files of a model as it came; what it knows it did not learn here."""
 
@@ -22,6 +24,8 @@ class Places(NamedTuple):
     """Files and folders; the data root is the first."""
     own: set[Path]
     """Files and folders of the user: no pipeline writes them."""
+    training_set: str
+    """Name of its files, whose rows adapters have seen."""
     ledgers: list[Ledger]
     remote: list[str]
     """URLs, which are not looked at."""
@@ -75,6 +79,7 @@ def places_of(context: KedroContext) -> Places:
     return Places(
         roots=[root, *sorted(Path(path) for path in all_paths - remote)],
         own={Path(path) for path in all_paths - remote - written},
+        training_set=Path(catalog.config_resolver.config[TRAINING_SET]["filepath"]).name,
         ledgers=[ledger, *others],
         remote=sorted(remote),
     )

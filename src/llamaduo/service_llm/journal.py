@@ -110,8 +110,11 @@ def is_journal(path: Path) -> bool:
         if file.read(len(SQLITE)) != SQLITE:
             return False
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        return ("attempts",) in tables.fetchall()
+        try:
+            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+        except sqlite3.DatabaseError:  # it only begins like one
+            return False
+        return ("attempts",) in tables
 
 
 class Journal:
