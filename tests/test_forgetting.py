@@ -3,6 +3,7 @@ import gzip
 import html
 import io
 import json
+import re
 import sqlite3
 import unicodedata
 from contextlib import closing
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaduo.errors import InputError
+from llamaduo.forgetting.display import show
 from llamaduo.forgetting.findings import Treatment, search
 from llamaduo.forgetting.places import Places
 from llamaduo.forgetting.rows import rest_of
@@ -345,3 +347,17 @@ def test_a_journal_is_known_by_what_it_holds(places):
         other: Treatment.LEFT,
     }
     assert search(places, WANTED).to_remove() == []
+
+
+def test_what_is_left_is_named_with_the_reason_and_without_the_text(places, capsys):
+    notes = places.roots[1] / "notes.md"
+    notes.write_text(NAME, encoding="utf-8")
+    put(places, "pairs.jsonl", json.dumps({"text": NAME}))
+
+    show(search(places, WANTED), ["s3://bucket/pairs.jsonl"])
+
+    shown = capsys.readouterr().out
+    assert f"{notes}: it is yours, and no table" in shown
+    assert re.search(r"1 │ rows +│", shown)
+    assert "Not on this machine, and not looked at:\n  s3://bucket/pairs.jsonl" in shown
+    assert "Müller" not in shown

@@ -84,12 +84,12 @@ def test_a_person_is_forgotten_in_the_midst_of_a_loop_which_then_goes_on(
     assert traces(project) == set()
 
 
-def test_nobody_is_forgotten_while_a_loop_runs(after_a_loop, forget):
-    with Ledger(after_a_loop.data / "ledger").held("loop 2026"):
-        shown = forget(after_a_loop, *WANTED, "--yes", code=1)
+def test_nobody_is_forgotten_while_a_loop_runs(project, forget):
+    with Ledger(project.data / "ledger").held("loop 2026"):
+        shown = forget(project, *WANTED, "--yes", code=1)
 
     assert "loop 2026 is running on this data" in shown
 
 
-def test_a_search_that_would_match_everybody_is_refused(finished, forget):
-    assert "too short" in forget(finished[0], "--matching", "Jo", code=1)
+def test_a_search_that_would_match_everybody_is_refused(project, forget):
+    assert "too short" in forget(project, "--matching", "Jo", code=1)

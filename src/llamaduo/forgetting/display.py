@@ -23,10 +23,10 @@ def show(found: Search, remote: Sequence[str]) -> None:
     """Print the files, the adapters that have seen the rows, and what is left to a person."""
     console = Console(soft_wrap=True)
     if to_remove := found.to_remove():
-        table = Table(Column("removed", justify="right"), Column("from file", overflow="fold"))
+        table = Table(Column("number", justify="right"), "removed", Column("from", overflow="fold"))
         for finding in to_remove:
-            removed = [str(each) for each in (finding.rows, finding.treatment) if each is not None]
-            table.add_row(" ".join(removed), _shown(finding.path))
+            number = "" if finding.number is None else str(finding.number)
+            table.add_row(number, finding.treatment, _shown(finding.path))
         console.print(table)
         console.print(WHAT_STAYS)
     else:

@@ -41,8 +41,8 @@ class Finding(NamedTuple):
 
     path: Path
     treatment: Treatment
-    rows: int | None = None
-    """Or attempts of a journal."""
+    number: int | None = None
+    """Of rows, or of a journal's attempts."""
     reason: str = ""
     """For which it is left."""
     version: str | None = None
