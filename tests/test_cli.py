@@ -1,6 +1,11 @@
-import pytest
+import tomllib
+from pathlib import Path
 
-from llamaduo.cli import resuming_command
+import pytest
+from click.testing import CliRunner
+from kedro.utils import load_obj
+
+from llamaduo.cli import cli, resuming_command
 
 
 @pytest.mark.parametrize(
@@ -18,3 +23,21 @@ from llamaduo.cli import resuming_command
 )
 def test_the_command_that_goes_on_repeats_what_was_given(given, command):
     assert resuming_command(given) == command
+
+
+def test_the_console_script_has_the_commands_that_kedro_finds():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+
+    script = load_obj(project["project"]["scripts"]["llamaduo"].replace(":", "."))
+
+    assert script is cli
+    assert set(cli.commands) == {"run", "forget"}
+
+
+def test_a_command_outside_of_a_project_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(cli, ["forget", "--matching", "somebody"])
+
+    assert result.exit_code == 1
+    assert "pyproject.toml" in result.output

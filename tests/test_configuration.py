@@ -14,6 +14,7 @@ from kedro.io import AbstractDataset, MemoryDataset
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
+from llamaduo.forgetting.places import places_of
 from llamaduo.iterations import is_whole_loop
 from tests.fakes.openai_server import FakeOpenAI, echo
 from tests.service_llm.conftest import request
@@ -52,6 +53,13 @@ def test_every_dataset_of_every_pipeline_has_an_entry_that_can_be_made(context):
         dataset = catalog.get(name)
         assert dataset is not None, name
         assert not isinstance(dataset, MemoryDataset), name
+
+
+def test_what_no_pipeline_writes_is_the_users_own(context):
+    own = {path.name for path in places_of(context).own}
+
+    assert own >= {"raw_pairs.jsonl", "ready_pairs.jsonl", "human_scores.jsonl", "judge.txt"}
+    assert not own & {"training_set.jsonl", "coverage_report.json", "baselines.json"}
 
 
 def test_the_layers_of_every_pipeline_have_an_order(context):

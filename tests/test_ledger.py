@@ -96,5 +96,5 @@ def test_a_second_process_is_told_who_holds_the_data(tmp_path):
 
         holder.kill()
     with ledger.held("the-third"):  # a killed holder lets go
-        assert json.loads((tmp_path / "holder.json").read_text())["loop"] == "the-third"
+        assert json.loads((tmp_path / "holder.json").read_text())["holder"] == "the-third"
     assert not (tmp_path / "holder.json").exists()

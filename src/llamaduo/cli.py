@@ -5,11 +5,15 @@ import shlex
 import signal
 import sqlite3
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
@@ -57,7 +61,20 @@ logger = logging.getLogger(__name__)
 
 @click.group(name="llamaduo")
 def cli() -> None:
-    """Commands of this project."""
+    """Commands of this project, run in its folder; `kedro` has them too."""
+    try:
+        bootstrap_project(Path.cwd())
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _errors_as_sentences() -> Iterator[None]:
+    try:
+        yield
+    except ERRORS_WITH_A_SENTENCE as error:
+        logger.debug("the error's origin", exc_info=True)
+        raise click.ClickException(str(error)) from error
 
 
 @click.pass_context
@@ -79,15 +96,13 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
     runner = options["runner"] or ""
     safe_point = SafePoint(threads="ThreadRunner" in runner, farewell=lambda: None)
     try:
-        with nullcontext() if "ParallelRunner" in runner else safe_point.watching():
+        watching = nullcontext() if "ParallelRunner" in runner else safe_point.watching()
+        with _errors_as_sentences(), watching:
             outputs = kedro_run.callback(**options)  # type: ignore[misc]
     except InterruptedRun as interrupt:
         sys.exit(128 + interrupt.signum)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except ERRORS_WITH_A_SENTENCE as error:
-        logger.debug("the error's origin", exc_info=True)
-        raise click.ClickException(str(error)) from error
     verdict = outputs.get("verdict") if options["runner"] == LOOP_RUNNER else None
     if verdict is not None and not verdict.load()["target_reached"]:
         sys.exit(HONEST_MISS)
@@ -145,3 +160,45 @@ OPTIONS = [
     ),
 ]
 cli.add_command(RunCommand("run", params=OPTIONS, callback=_run, help=HELP))
+
+
+@cli.command()
+@click.option(
+    "--matching",
+    metavar="TEXT",
+    multiple=True,
+    required=True,
+    help="A name, an address, a number: 3 characters or more. Repeat it for each spelling.",
+)
+@click.option("--env", "-e", help="Kedro environment whose catalog and data are searched.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and change nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
+def forget(matching: tuple[str, ...], env: str | None, dry_run: bool, yes: bool) -> None:
+    """Remove a person's rows from all that this project keeps.
+
+    Looks for TEXT in the files that the catalog names and in all below the data root, whatever the
+    case, white space and escapes are. Rows of tables are removed, in the journal only the texts,
+    and reports made from such rows whole. Adapters that were trained on them are listed, not
+    removed.
+
+    Exit code: 0 done, or nothing found; 1 refused, or failed.
+    """
+    from llamaduo.forgetting.display import show
+    from llamaduo.forgetting.findings import search
+    from llamaduo.forgetting.places import places_of
+    from llamaduo.forgetting.wanted import Wanted
+
+    with _errors_as_sentences(), ExitStack() as held:
+        wanted = Wanted(matching)
+        places = places_of(KedroSession.create(env=env).load_context())
+        for ledger in () if dry_run else places.ledgers:
+            held.enter_context(ledger.held("llamaduo forget"))
+        found = search(places, wanted)
+        show(found, places.remote)
+        if dry_run:
+            click.echo("nothing was changed")
+            return
+        if found.to_remove() and not yes:
+            click.confirm("Remove them?", abort=True)
+        found.remove(wanted)
+        click.echo("done")

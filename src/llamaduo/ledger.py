@@ -17,7 +17,6 @@ nothing counts as made before its commit stands here.
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,6 +25,8 @@ from typing import Any, NoReturn
 
 import filelock
 from kedro.io import AbstractDataset, DatasetError
+
+from llamaduo.files import make_folder, replacing
 
 
 class LoopBusyError(Exception):
@@ -54,21 +55,11 @@ class Ledger:
             facts: JSON-serialisable.
         """
         path = self.folder / f"{event}.json"
-        created = [folder for folder in path.parents if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                stamped = {"at": datetime.now(UTC).isoformat(), **facts}
-                json.dump(stamped, file, ensure_ascii=False, indent=1, sort_keys=True)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
-        for folder in {path.parent, *(each.parent for each in created)}:
-            bring_to_disk(folder)
+        make_folder(path.parent)
+        stamped = {"at": datetime.now(UTC).isoformat(), **facts}
+        with replacing(path) as file:
+            text = json.dumps(stamped, ensure_ascii=False, indent=1, sort_keys=True)
+            file.write(text.encode())
 
     def read(self, event: str) -> dict[str, Any] | None:
         """The facts of an event, None where it has not happened."""
@@ -131,36 +122,37 @@ class Ledger:
         return max(complete)[1:] if complete else None
 
     @contextmanager
-    def held(self, loop: str) -> Iterator[None]:
-        """Hold the data root for one loop.
+    def held(self, holder: str) -> Iterator[None]:
+        """Hold the data root.
+
+        Args:
+            holder: Who others are told is running, such as ``loop <name>``.
 
         Raises:
-            LoopBusyError: Another process holds it; the message names its loop and process.
+            LoopBusyError: Another process holds it; the message names it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        holder = self.folder / "holder.json"
-        lock = filelock.FileLock(self.folder / "lock")
+        make_folder(self.folder)
+        lock = filelock.FileLock(self.folder / "lock", mode=0o600)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            who = self.read("holder") or {"loop": "unknown", "pid": "?", "host": "?"}
+            who = self.read("holder") or {"holder": "another process", "pid": "?", "host": "?"}
             raise LoopBusyError(
-                f"loop {who['loop']} is running on this data (process {who['pid']} on "
+                f"{who['holder']} is running on this data (process {who['pid']} on "
                 f"{who['host']}); wait for it, stop it, or use another data root"
             ) from None
         try:
-            self.append("holder", {"loop": loop, "pid": os.getpid(), "host": socket.gethostname()})
+            facts = {"holder": holder, "pid": os.getpid(), "host": socket.gethostname()}
+            self.append("holder", facts)
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            (self.folder / "holder.json").unlink(missing_ok=True)
             lock.release()
 
 
-def bring_to_disk(path: Path) -> None:
-    """Let a file or the names in a folder outlast a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+def ledgers_below(root: Path) -> list[Ledger]:
+    """The ledgers in a folder and its subfolders, those of other environments among them."""
+    return [Ledger(each) for each in {path.parents[1] for path in root.rglob("[!i]*/opened.json")}]
 
 
 def version(loop: str, iteration: int) -> str:

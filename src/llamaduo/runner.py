@@ -19,9 +19,10 @@ from kedro.utils import load_obj
 from pluggy import PluginManager
 from pydantic import BaseModel
 
+from llamaduo.files import bring_to_disk
 from llamaduo.interruption import SafePoint
 from llamaduo.iterations import Loop, drop_uncommitted, is_whole_loop, iteration_catalog
-from llamaduo.ledger import Ledger, UnknownLoopError, bring_to_disk, place
+from llamaduo.ledger import Ledger, UnknownLoopError, place
 from llamaduo.parameters import LoopParameters
 
 logger = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ class LoopRunner(AbstractRunner):
 
         threads = not isinstance(self._inner, SequentialRunner)
         safe_point = SafePoint(threads=threads, farewell=say_how_to_go_on)
-        with ledger.held(name), safe_point.watching():
+        with ledger.held(f"loop {name}"), safe_point.watching():
             _enter_start(loop, resumed=self._resume is not None)
             try:
                 return self._repeat(loop, hook_manager, safe_point)

@@ -2,9 +2,11 @@
 
 import logging
 
+from llamaduo.files import OwnerOnly
 from llamaduo.hooks import InputCheck, Progress, SlicePins
 
-HOOKS = (SlicePins(), InputCheck(), Progress())
+# The last hook whose turn is last comes last of all: what a check refuses changes no umask.
+HOOKS = (SlicePins(), InputCheck(), Progress(), OwnerOnly())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

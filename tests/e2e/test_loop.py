@@ -1,4 +1,5 @@
 import json
+import stat
 
 import pytest
 import yaml
@@ -28,6 +29,15 @@ def test_every_entry_has_one_version_per_iteration_and_the_ledger_says_the_same(
     for iteration in ("i001", "i002"):
         commits = (project.data / "ledger" / loop / iteration / "committed").glob("*.json")
         assert {commit.stem for commit in commits} == set(entries)
+
+
+def test_nobody_but_the_owner_can_read_what_a_run_has_made(finished):
+    project, _ = finished
+
+    made = [project.data, *project.data.rglob("*")]
+
+    assert len(made) > 100
+    assert [path for path in made if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)] == []
 
 
 def test_the_loop_is_closed_with_the_reason_of_its_verdict(finished):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import stat
 
 from tests.fakes.openai_server import FakeOpenAI
 
@@ -37,6 +38,8 @@ def test_a_csv_file_becomes_the_coverage_set_that_the_loop_reads(project):
         project.configure("catalog.yml", {"service_llm": endpoint, "judge": endpoint})
         project.kedro("run", "--env=test", "--pipelines=data_synthesis")
 
+    modes = {path.stat().st_mode for path in project.folder.glob("data/01_raw/coverage_t*")}
+    assert {stat.S_IMODE(mode) for mode in modes} == {0o600}
     splits = {split: rows_of(project, split) for split in ("train", "test", "holdout")}
     assert {name: len(split) for name, split in splits.items()} == {
         "train": 45,

@@ -1,10 +1,12 @@
 import asyncio
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -22,8 +24,8 @@ from llamaduo.service_llm.journal_writer import JournalWriter
 BODY = {"model": "m", "messages": [{"role": "user", "content": "héllo \ud83d"}]}
 
 
-def sent(key=b"key", account="loop", usd=0.5):
-    return Sent(key, account, "here", "m", "test", "{}", 400, 20, 100.0, 20.0, usd)
+def sent(key=b"key", account="loop", usd=0.5, request="{}"):
+    return Sent(key, account, "here", "m", "test", request, 400, 20, 100.0, 20.0, usd)
 
 
 def received(outcome=ANSWERED, body="the answer", tokens=(80, 10), usd=0.25):
@@ -107,6 +109,61 @@ def test_only_its_owner_can_read_the_file(journal):
     write(journal, (sent(), None))
 
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
+
+
+def test_what_is_forgotten_is_paid_for_and_never_answers_again(journal):
+    write(
+        journal,
+        (sent(b"1", request="about PERSON"), received(body="one")),
+        (sent(b"2"), received(body="PERSON, two")),
+        (sent(b"3", request="about PERSON"), None),
+        (sent(b"4"), received(body="four")),
+    )
+    spent = journal.spent("loop")
+
+    assert journal.count(lambda text: "PERSON" in text) == 3
+    assert journal.forget(lambda text: "PERSON" in text) == 3
+
+    assert answers(journal, [b"1", b"2", b"3", b"4"]) == {b"4": "four"}
+    assert journal.spent("loop") == spent
+    assert journal.count(lambda text: "PERSON" in text) == 0
+
+
+def test_no_byte_of_what_is_forgotten_is_left_beside_the_journal(journal, tmp_path):
+    long = "PERSON" * 10_000
+    write(journal, *[(sent(request=f"PERSON {n}"), received(body=long)) for n in range(20)])
+    command = [sys.executable, "-c", DIE_WITH_THE_JOURNAL_OPEN, str(journal.path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (tmp_path / "journal.sqlite-wal").stat().st_size
+
+    journal.forget(lambda text: "PERSON" in text)
+
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"PERSON" not in left
+    assert len(left) < 100_000
+
+
+DIE_WITH_THE_JOURNAL_OPEN = """
+import os, signal, sys
+from pathlib import Path
+from llamaduo.service_llm.journal import Journal
+connection = Journal(Path(sys.argv[1])).open()
+connection.execute("UPDATE attempts SET body = 'PERSON' WHERE id % 2")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_journal_that_somebody_reads_is_not_said_to_be_clean(journal):
+    write(journal, (sent(request="about PERSON"), None))
+    with closing(journal.open()) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT request FROM attempts").fetchone()
+
+        with pytest.raises(JournalError, match="another process has the journal"):
+            journal.forget(lambda text: "PERSON" in text)
+
+    assert journal.forget(lambda text: "PERSON" in text) == 0
+    assert b"PERSON" not in journal.path.read_bytes()
 
 
 def test_a_journal_of_a_later_version_is_refused(journal):

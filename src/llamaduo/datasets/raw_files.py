@@ -62,7 +62,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[Record]:
         ValueError: The header cannot be that of a table of pairs.
     """
     csv.field_size_limit(LONGEST_CELL)
-    records = _csv_records(_text(path), delimiter)
+    records = csv_records(_text(path), delimiter)
     header: list[str] | None = None
     for line, cells, problem in records:
         if header is None:
@@ -139,7 +139,7 @@ def _object(text: str) -> tuple[dict[str, Any] | None, str]:
     return value, ""
 
 
-def _csv_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
+def csv_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
     """First line, cells and problem of each record.
 
     After a broken quote the next line begins a record, so that a quote that is never closed costs

@@ -9,11 +9,12 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llamaduo.files import make_folder
 from llamaduo.service_llm.budget import Cost
 
 SCHEMA_VERSION = 1
@@ -32,7 +33,7 @@ CREATE TABLE attempts (
     received_at REAL,             -- NULL while under way, and where no answer came
     status INTEGER,               -- HTTP status
     body TEXT,                    -- as it arrived
-    outcome TEXT,                 -- answered, or the name of the failure
+    outcome TEXT,                 -- answered, forgotten, or the name of the failure
     prompt_tokens REAL NOT NULL,
     completion_tokens REAL NOT NULL,
     usd REAL,                     -- NULL: the price is unknown
@@ -48,8 +49,13 @@ INSERT INTO attempts SELECT
     0, 0, sent_at, received_at, status, body, 'answered', 0, 0, NULL, 1
 FROM attempts_0 WHERE usable = 1
 """
+SQLITE = b"SQLite format 3\0"
 ANSWERED = "answered"
+FORGET = "UPDATE attempts SET key = x'', request = '', body = NULL, outcome = 'forgotten'"
+HOLDING = "WHERE is_wanted(request) OR is_wanted(COALESCE(body, ''))"
 CHUNK = 500
+PATIENCE_MS = 1000
+"""With another process that reads or writes while texts are taken out."""
 OPENING = threading.Lock()
 
 
@@ -96,6 +102,19 @@ def request_key(endpoint: str, body: dict[str, Any], repeat: int) -> bytes:
     """Identity of a request: endpoint, model, messages, parameters and repeat index."""
     canonical = json.dumps([endpoint, body, repeat], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).digest()
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file is a journal, under whatever name; nothing of it is changed."""
+    with path.open("rb") as file:
+        if file.read(len(SQLITE)) != SQLITE:
+            return False
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+        except sqlite3.DatabaseError:  # it only begins like one
+            return False
+        return ("attempts",) in tables
 
 
 class Journal:
@@ -156,9 +175,43 @@ class Journal:
         )
         return Calibration(*row) if row and None not in row else None
 
+    def count(self, is_wanted: Callable[[str], bool]) -> int:
+        """How many attempts hold a text, in their request or in what came of it."""
+        with closing(self.open()) as connection:
+            connection.create_function("is_wanted", 1, is_wanted)
+            (count,) = connection.execute(f"SELECT COUNT(*) FROM attempts {HOLDING}").fetchone()
+            return int(count)
+
+    def forget(self, is_wanted: Callable[[str], bool]) -> int:
+        """Take the texts out of the attempts that hold one of them; what they cost stays.
+
+        Such an attempt never answers a request again. Nothing of it is left in the file, nor in
+        those that SQLite keeps beside it; also not of what an interrupted call had begun.
+
+        Returns:
+            How many attempts they were.
+
+        Raises:
+            JournalError: Another process reads or writes the journal.
+        """
+        with closing(self.open()) as connection:
+            connection.create_function("is_wanted", 1, is_wanted)
+            connection.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+            connection.execute("PRAGMA secure_delete = ON")
+            forgotten = connection.execute(f"{FORGET} {HOLDING}").rowcount
+            # Earlier updates have left copies in the free space of pages.
+            connection.execute("VACUUM")
+            (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            raise JournalError(
+                f"another process has the journal {self.path} open, so that texts that were taken "
+                "out may still stand beside it; end that process, then run this once more"
+            )
+        return forgotten
+
     def open(self) -> sqlite3.Connection:
         """A connection to the file, which is created, or brought to the present schema."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         self.path.touch(mode=0o600)
         # Statements commit by themselves, but for the writer's groups.
         connection = sqlite3.connect(

@@ -1,0 +1,67 @@
+"""Files that outlast a power cut and are their owner's alone."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from kedro.framework.hooks import hook_impl
+
+OTHERS = 0o077
+"""The permissions of the group and of everybody else."""
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder, with what is missing above it, for the owner alone."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o777 & ~OTHERS, exist_ok=True)
+        bring_to_disk(each.parent)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o666 & ~OTHERS) -> Iterator[BinaryIO]:
+    """A file that stands under its name when all of it is on the disk; before, the old one does."""
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, mode)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    bring_to_disk(path.parent)
+
+
+def bring_to_disk(path: Path) -> None:
+    """Let a file or the names in a folder outlast a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+class OwnerOnly:
+    """Lets nobody but its owner read what a run makes."""
+
+    def __init__(self) -> None:
+        self._before = 0
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self) -> None:
+        """Take all permissions from the others; child processes inherit that."""
+        self._before = os.umask(OTHERS)
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Give new files the permissions of before."""
+        os.umask(self._before)
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """The same after a failure; an interrupt ends the process."""
+        os.umask(self._before)

@@ -1,0 +1,1 @@
+"""``llamaduo forget``: a person's rows are removed wherever they lie."""
