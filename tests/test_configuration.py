@@ -26,6 +26,7 @@ GROUPS = (
     "data_synthesis",
     "fine_tuning",
     "evaluation",
+    "fairness",
     "baselines",
     "coverage",
 )

@@ -4,6 +4,8 @@ from llamaduo.pipelines.evaluation.assessment import assess_scores
 from llamaduo.pipelines.evaluation.decision import confirm, open_holdout, reach_verdict
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
+    FAIR,
+    FAIRNESS,
     LOOP,
     MEASUREMENT,
     PASSED,
@@ -17,8 +19,8 @@ from tests.pipelines.evaluation.tables import (
 REFUSED = {"confirmed": False, "obstacles": ["only 90.0 % of the judgements could be read"]}
 
 
-def verdict_on(assessment, confirmation=None):
-    return reach_verdict(assessment, confirmation or {}, LOOP)
+def verdict_on(assessment, confirmation=None, audit=FAIR, fairness=FAIRNESS):
+    return reach_verdict(assessment, confirmation or {}, audit, LOOP, fairness)
 
 
 def test_the_holdout_opens_only_when_the_target_is_met():

@@ -27,6 +27,8 @@ from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
+    FAIR,
+    FAIRNESS,
     LOOP,
     assessed,
     pairs,
@@ -82,7 +84,7 @@ def compared(values, known=None, **changes):
     return compare_baselines(known, *setup(**changes), scored(values))
 
 
-def entry(values, confirmation=None, audit=AUDITED, **changes):
+def entry(values, confirmation=None, audit=AUDITED, audited=FAIR, **changes):
     judge_audit = {"judges": [audit], "over_budget": 0}
     assessment = assessed(values, audit=judge_audit, **changes)
     return {
@@ -90,7 +92,7 @@ def entry(values, confirmation=None, audit=AUDITED, **changes):
         "assessment": assessment,
         "judge_audit": judge_audit,
         "costs": COSTS,
-        "verdict": reach_verdict(assessment, confirmation or {}, LOOP),
+        "verdict": reach_verdict(assessment, confirmation or {}, audited, LOOP, FAIRNESS),
         "scores": per_prompt(scored(values)),
     }
 
@@ -101,7 +103,9 @@ def worst(prompt="p", response="r"):
     return WorstResponses.validate(pd.DataFrame([row]))
 
 
-def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS):
+def pages(
+    *entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS, audited=FAIR
+):
     history, evaluation = list(entries), parameters()
     baselines = baselines or compared([50] * 40)
     plot = plot_scores(history, baselines, evaluation)
@@ -110,12 +114,15 @@ def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYN
         confirmation or {},
         baselines,
         synthesis,
+        audited,
         worst() if table is None else table,
         plot,
         plot_categories(history[-1]["assessment"], evaluation),
         evaluation,
     )
-    loop = write_loop_report(history, confirmation or {}, baselines, synthesis, plot, evaluation)
+    loop = write_loop_report(
+        history, confirmation or {}, baselines, synthesis, audited, plot, evaluation
+    )
     return iteration, loop
 
 

@@ -2,7 +2,14 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from llamaduo.pipelines.data_synthesis import asking, judging, reading, screening, training_set
+from llamaduo.pipelines.data_synthesis import (
+    asking,
+    judging,
+    pair_audit,
+    reading,
+    screening,
+    training_set,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -92,11 +99,34 @@ def create_pipeline() -> Pipeline:
             name="select_pairs",
         ),
         Node(
-            training_set.extend_training_set,
+            pair_audit.balance_pairs,
             [
                 "selected_pairs",
                 "previous_training_set",
                 "screened_coverage",
+                "audit_groups",
+                "params:fairness",
+            ],
+            "balanced_pairs",
+            name="balance_pairs",
+        ),
+        Node(
+            pair_audit.audit_pairs,
+            [
+                "balanced_pairs",
+                "previous_training_set",
+                "screened_coverage",
+                "audit_groups",
+                "params:fairness",
+            ],
+            "pair_audit",
+            name="audit_pairs",
+        ),
+        Node(
+            training_set.extend_training_set,
+            [
+                "balanced_pairs",
+                "previous_training_set",
                 "coverage_test",
                 "coverage_holdout",
                 "params:iteration",
@@ -107,7 +137,7 @@ def create_pipeline() -> Pipeline:
         Node(
             training_set.report_synthesis,
             [
-                "selected_pairs",
+                "balanced_pairs",
                 "synthesis_replies",
                 "pair_judge_replies",
                 "screened_coverage",
