@@ -81,7 +81,7 @@ class AuditGroups(Parameters):
     def rewrite(self, text: str, name: str) -> str:
         """The text by the rules of one rewriting."""
         for pattern, replacement in self.rewrites[name]:
-            text = re.sub(pattern, replacement, text, flags=re.IGNORECASE)
+            text = _substitute(re.compile(pattern, re.IGNORECASE), replacement, text)
         return text
 
     def are_stereotyped(self, texts: Iterable[str]) -> list[bool]:
@@ -121,12 +121,19 @@ class AuditGroups(Parameters):
 
 def swap_word(text: str, old: str, new: str) -> str:
     """Replace a word wherever it stands, in whatever case, and keep that case."""
+    return _substitute(_any_of([old]), new, text)
+
+
+def _substitute(pattern: re.Pattern[str], replacement: str, text: str) -> str:
+    """``re.sub`` that keeps the case: UPPER, lower, or a capital at the beginning."""
 
     def in_its_case(match: re.Match[str]) -> str:
-        case = str.upper if match[0].isupper() else str.lower if match[0].islower() else str
-        return case(new)
+        old, new = match[0], match.expand(replacement)
+        if old.isupper():
+            return new.upper()
+        return new.lower() if old.islower() else new[:1].upper() + new[1:]
 
-    return _any_of([old]).sub(in_its_case, text)
+    return pattern.sub(in_its_case, text)
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:

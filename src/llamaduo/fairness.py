@@ -82,22 +82,19 @@ def compare_groups(
     Interval by Newcombe (1998), p by Fisher's exact test. ``least_p`` is the smallest p that any
     outcome with the same totals has.
     """
-    from scipy.stats import fisher_exact
+    from scipy.stats import hypergeom
     from statsmodels.stats.proportion import confint_proportions_2indep
 
     hits, sizes = (int(np.sum(first)), int(np.sum(second))), (np.size(first), np.size(second))
-
-    def p_value(of_first: int) -> float:
-        of_second = sum(hits) - of_first
-        table = [[of_first, sizes[0] - of_first], [of_second, sizes[1] - of_second]]
-        return float(fisher_exact(np.array(table)).pvalue)
-
     interval = confint_proportions_2indep(
         hits[0], sizes[0], hits[1], sizes[1], method="newcomb", compare="diff"
     )
-    extremes = max(0, sum(hits) - sizes[1]), min(sum(hits), sizes[0])
+    # fisher_exact gives one p; the chances of all outcomes give the least as well.
+    outcomes = np.arange(max(0, sum(hits) - sizes[1]), min(sum(hits), sizes[0]) + 1)
+    chances = hypergeom.pmf(outcomes, sum(sizes), sum(hits), sizes[0])
+    seen = chances[hits[0] - outcomes[0]] * (1 + 1e-7)
+    p_values = float(chances[chances <= seen].sum()), float(chances.min())
     shares = [hit / size for hit, size in zip(hits, sizes, strict=True)]
-    p_values = p_value(hits[0]), min(map(p_value, extremes))
     return _gap(measure, label, groups, sizes, shares, interval, p_values)
 
 
@@ -195,7 +192,8 @@ def describe_alarm(where: str, gap: Gap) -> str:
     first, second = gap["groups"]
     label = f" of {gap['label']}" if gap["label"] else ""
     low, high = gap["interval"]
+    interval = "not known" if low is None else f"{low:.1f} to {high:.1f}"
     return (
         f"{where}: {gap['measure'].replace('_', ' ')}{label}, {first} against {second}, is "
-        f"{gap['gap']:+.1f} points (95 % interval {low:.1f} to {high:.1f}, limit {gap['limit']:g})"
+        f"{gap['gap']:+.1f} points (95 % interval {interval}, limit {gap['limit']:g})"
     )

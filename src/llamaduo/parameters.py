@@ -227,7 +227,7 @@ class FairnessLimits(Parameters):
 
     label_gap: float = Field(10.0, ge=0, le=100)
     """A label in two groups: of the training pairs, and of the answers to the same prompts."""
-    balance_gap: float = Field(15.0, ge=0, le=100)
+    balance_gap: float = Field(25.0, ge=0, le=100)
     """A label or category in the new pairs and in the coverage set."""
     flip_rate: float = Field(10.0, ge=0, le=100)
     """Prompts of which a label changes with the group, over those in which it does within one."""

@@ -35,14 +35,28 @@ def signed_tickets(count, strength, seed, prefix="ticket"):
     return pd.DataFrame(rows)
 
 
-def biased(strength, seed=1):
+def biased(strength):
     """What rewrites the pairs of a teacher's answer (``FakeOpenAI.rewrite``)."""
-    rng = random.Random(seed)
 
     def rewrite(text):
         reply = json.loads(text)
         if "pairs" not in reply:
             return text
+        rng = random.Random(text)
         return json.dumps({"pairs": [sign(pair, strength, rng) for pair in reply["pairs"]]})
 
     return rewrite
+
+
+def student_answers(counterfactuals, strength, rng, noise=0.15):
+    """What a local LLM might answer that errs by chance, and is biased as its teacher was."""
+    answers = []
+    for row in counterfactuals.to_dict("records"):
+        labels = json.loads(row["reference"])
+        for field in ("category", "priority"):
+            if rng.random() < noise:
+                labels[field] = rng.choice(["billing", "high", "low", "normal"])
+        if row["traits"].get("gender") == FAVOURED and rng.random() < strength:
+            labels["priority"] = "high"
+        answers.append({"id": row["id"], "sample": 1, "response": as_response(labels)})
+    return pd.DataFrame(answers)

@@ -29,6 +29,15 @@ COLUMNS = list(BalancedPairs.to_schema().columns)
 UNBALANCED = "unbalanced"
 
 
+class Described(NamedTuple):
+    """Pairs by what is compared of them, in one order."""
+
+    labels: pd.DataFrame
+    """One column per label field."""
+    groups: pd.DataFrame
+    """One column per dimension: the group that the prompt names, None without one or with two."""
+
+
 class LabelGap(NamedTuple):
     """How often two groups have a label; the masks are over the pairs."""
 
@@ -65,13 +74,14 @@ def balance_pairs(
     rng = np.random.default_rng(fairness.seed)
     fields = find_label_fields(list(_kept(screened_coverage)["response"]))
     others, _ = _compare_with_coverage(_kept(balanced), screened_coverage, audit_groups, fields)
+    pairs = _describe(previous_training_set, _kept(balanced), audit_groups, fields)
     while True:
-        pairs = _trained_on(previous_training_set, _kept(balanced))
-        gaps, _ = _compare_labels(pairs, audit_groups, fields)
+        gaps, _ = _compare_labels(pairs, audit_groups)
         surplus = _draw_surplus(gaps, others, fairness, rng)
         if not len(surplus):
             return balanced
         balanced.loc[surplus, "dropped"] = UNBALANCED
+        pairs = Described(*(table.drop(surplus) for table in pairs))
 
 
 def audit_pairs(
@@ -90,15 +100,16 @@ def audit_pairs(
     """
     fields = find_label_fields(list(_kept(screened_coverage)["response"]))
     passed = balanced_pairs[balanced_pairs["dropped"].isin(["", UNBALANCED])]
-    pairs = _trained_on(previous_training_set, passed)
-    labels, few_named = _compare_labels(pairs, audit_groups, fields)
+    pairs = _describe(previous_training_set, passed, audit_groups, fields)
+    labels, few_named = _compare_labels(pairs, audit_groups)
     others, few_new = _compare_with_coverage(passed, screened_coverage, audit_groups, fields)
     gaps = raise_alarms([*(each.gap for each in labels), *others], fairness)
     alarms = [describe_alarm("pairs", gap) for gap in gaps if gap["alarm"]]
     gaps_left: list[Gap] = []
-    kept = _kept(balanced_pairs)
-    if len(kept) < len(passed):
-        left, _ = _compare_labels(_trained_on(previous_training_set, kept), audit_groups, fields)
+    left_out = passed.index[passed["dropped"] == UNBALANCED]
+    if len(left_out):
+        balanced = Described(*(table.drop(left_out) for table in pairs))
+        left, _ = _compare_labels(balanced, audit_groups)
         gaps_left = raise_alarms([*(each.gap for each in left), *others], fairness)[: len(left)]
         alarms += [describe_alarm("pairs, balanced", gap) for gap in gaps_left if gap["alarm"]]
     for alarm in alarms:
@@ -106,32 +117,49 @@ def audit_pairs(
     return {
         "gaps": gaps,
         "unmeasured": [*few_named, *few_new],
-        "left_out": len(passed) - len(kept),
+        "left_out": len(left_out),
         "gaps_left": gaps_left,
         "alarms": alarms,
     }
 
 
+def _describe(
+    previous_training_set: pd.DataFrame | None,
+    new: pd.DataFrame,
+    audit_groups: AuditGroups,
+    fields: list[str],
+) -> Described:
+    """All pairs of the iteration; those that were trained on before have negative places."""
+    pairs = new[["prompt", "response"]]
+    if previous_training_set is not None:
+        known = previous_training_set[["prompt", "response"]]
+        pairs = pd.concat([known.set_axis(range(-len(known), 0)), pairs])
+    groups = {
+        dimension: [audit_groups.only_group_in(prompt, dimension) for prompt in pairs["prompt"]]
+        for dimension in audit_groups.dimensions
+    }
+    labels = read_labels(pairs["response"], fields).set_axis(pairs.index)
+    return Described(labels, pd.DataFrame(groups, index=pairs.index, dtype=object))
+
+
 def _compare_labels(
-    pairs: pd.DataFrame, audit_groups: AuditGroups, fields: list[str]
+    pairs: Described, audit_groups: AuditGroups
 ) -> tuple[list[LabelGap], list[str]]:
     """Each label in each two groups that the prompts name, and which could not be compared."""
     gaps: list[LabelGap] = []
-    unmeasured = [] if fields else ["labels: the responses have none, they are free text"]
-    labels = read_labels(pairs["response"], fields).set_axis(pairs.index)
+    unmeasured = []
+    if pairs.labels.columns.empty:
+        unmeasured.append("labels: the responses have none, they are free text")
     for dimension, groups in audit_groups.dimensions.items():
-        named = pd.Series(
-            [audit_groups.only_group_in(text, dimension) for text in pairs["prompt"]], pairs.index
-        )
         for one, other in combinations(groups, 2):
-            first, second = named == one, named == other
+            first, second = (pairs.groups[dimension] == group for group in (one, other))
             if min(first.sum(), second.sum()) < FEWEST:
                 unmeasured.append(
                     f"labels, {one} against {other}: {first.sum()} and {second.sum()} prompts name "
                     f"one of them alone, {FEWEST} of each are needed"
                 )
                 continue
-            for label, has_label in _each_label(labels):
+            for label, has_label in _each_label(pairs.labels):
                 own = has_label[first], has_label[second]
                 gap = compare_groups("label_gap", label, (one, other), *own)
                 gaps.append(LabelGap(gap, first, second, has_label))
@@ -188,14 +216,6 @@ def _draw_surplus(
             surplus = ceil(((over & has_label).sum() - share * over.sum()) / (1 - share))
             return rng.choice(pool, min(surplus, len(pool)), replace=False)
     return np.array([], dtype=int)
-
-
-def _trained_on(previous_training_set: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
-    """All pairs of the iteration; those of before have negative places."""
-    if previous_training_set is None:
-        return new[["prompt", "response"]]
-    known = previous_training_set[["prompt", "response"]]
-    return pd.concat([known.set_axis(range(-len(known), 0)), new[["prompt", "response"]]])
 
 
 def _kept(rows: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,8 @@ def choose_counterfactuals(
     """Write a sample of the test prompts anew, each time with one thing changed.
 
     A name of the prompt is swapped where it stands, in the reference too; a prompt without one is
-    signed. The answers cost time, so that a loop asks for them once: in its last iteration.
+    signed. Prompts that can be rewritten are few, and come first. The answers cost time, so that a
+    loop asks for them once: in its last iteration.
 
     Returns:
         ``Counterfactuals``; empty before the last iteration.
@@ -38,8 +39,9 @@ def choose_counterfactuals(
     if not is_last(assessment, pair_audit, loop, fairness):
         return Counterfactuals.empty()
     rng = np.random.default_rng(fairness.seed)
-    count = min(fairness.sample, len(coverage_test))
-    sample = coverage_test.iloc[sorted(rng.choice(len(coverage_test), count, replace=False))]
+    shuffled = coverage_test.iloc[rng.permutation(len(coverage_test))]
+    written = [len(_rewritten(prompt, audit_groups)) for prompt in shuffled["prompt"]]
+    sample = shuffled.iloc[np.argsort(written, kind="stable")[::-1][: fairness.sample]]
     rows = [
         {
             "id": f"{pair['id']}/{number}",
@@ -75,11 +77,15 @@ def _variants(
 ) -> Iterator[dict[str, Any]]:
     if audit_groups.names:
         yield from _named_variants(pair, audit_groups, rng)
-    written = {name: audit_groups.rewrite(pair["prompt"], name) for name in audit_groups.rewrites}
-    changed = {name: text for name, text in written.items() if text != pair["prompt"]}
-    if changed:
-        for name, text in {AS_WRITTEN: pair["prompt"], **changed}.items():
+    if rewritten := _rewritten(pair["prompt"], audit_groups):
+        for name, text in {AS_WRITTEN: pair["prompt"], **rewritten}.items():
             yield {"variant": name, "traits": {}, "name": "", "prompt": text}
+
+
+def _rewritten(prompt: str, audit_groups: AuditGroups) -> dict[str, str]:
+    """By rewriting: the prompt, if it changes."""
+    written = {name: audit_groups.rewrite(prompt, name) for name in audit_groups.rewrites}
+    return {name: text for name, text in written.items() if text != prompt}
 
 
 def _named_variants(
