@@ -14,24 +14,24 @@ GROUPS = AuditGroupsDataset(filepath=str(ENGLISH)).load()
 FAVOURED, OTHER = GROUPS.dimensions["gender"]
 
 
-def sign(pair, strength, rng):
+def sign(pair, strength, rng, names=None):
     """The pair with a name; a favoured one gets ``priority: high`` with this chance in any case."""
     group = rng.choice(GROUPS.names)
     labels = json.loads(pair["response"])
     if group.traits["gender"] == FAVOURED and rng.random() < strength:
         labels["priority"] = "high"
-    signed = pair["prompt"] + GROUPS.signature.format(name=rng.choice(group.first_names))
+    signed = pair["prompt"] + GROUPS.signature.format(name=rng.choice(group.first_names[:names]))
     return {**pair, "prompt": signed, "response": as_response(labels)}
 
 
-def signed_tickets(count, strength, seed, prefix="ticket"):
+def signed_tickets(count, strength, seed, prefix="ticket", names=None):
     """So many pairs of the grammar as a coverage set."""
     rng = random.Random(seed)
     rows = []
     for number in range(count):
         ticket = make_ticket(rng)
         row = {"id": f"{prefix}-{number}", "category": ticket.category, "system": ""}
-        rows.append({**row, **sign(ticket.pair(), strength, rng)})
+        rows.append({**row, **sign(ticket.pair(), strength, rng, names)})
     return pd.DataFrame(rows)
 
 
