@@ -27,6 +27,7 @@ GROUPS = (
     "data_synthesis",
     "fine_tuning",
     "evaluation",
+    "fairness",
     "baselines",
     "coverage",
 )

@@ -231,6 +231,8 @@ class Progress:
         console.print(_spent(catalog.load("costs")))
         for obstacle in verdict["obstacles"]:
             console.print(f"no verdict on these scores: {obstacle}", markup=False)
+        for alarm in verdict["alarms"]:
+            console.print(f"fairness: {alarm}", markup=False)
         if verdict["target_reached"]:
             console.print(f"target reached in iteration {verdict['iteration']}")
         elif verdict["stop"]:

@@ -248,6 +248,14 @@ class Yields(Table):
     kept: Series[int] = pa.Field(ge=0)
 
 
+class BalancedPairs(TracedPairs):
+    """What an iteration may add: new pairs and, in the first one, the coverage pairs."""
+
+    dropped: Series[str]
+    """Empty for a pair that is trained on."""
+    filter_version: Series[str]
+
+
 class ScreenedCoverage(Pairs):
     """Coverage-train pairs, usable or with the reason for which they are left out."""
 
@@ -367,6 +375,23 @@ class AuditCases(Table):
     human_similarity: Series[float] = pa.Field(nullable=True)
     """What people gave; null where they did not score it."""
     human_precision: Series[float] = pa.Field(nullable=True)
+
+
+class Counterfactuals(Table):
+    """Test prompts in the words of other groups; may be empty."""
+
+    id: Series[str] = pa.Field(unique=True)
+    prompt_id: Series[str]
+    """Of the test pair."""
+    variant: Series[str]
+    """``base`` with a name, ``same group`` with another one of that group, a dimension with one of
+    another group of it; ``as written``, and the name of a rewriting."""
+    traits: Series[object]
+    """Dimension: group of the name; empty without one."""
+    name: Series[str]
+    system: Series[str]
+    prompt: Series[str]
+    reference: Series[str]
 
 
 class WeakSpots(Table):

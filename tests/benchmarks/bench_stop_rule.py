@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from llamaduo.parameters import EvaluationParameters, LoopParameters
+from llamaduo.parameters import EvaluationParameters, FairnessParameters, LoopParameters
 from llamaduo.pipelines.evaluation import decision, statistics
 from llamaduo.pipelines.evaluation.assessment import assess_scores
 from llamaduo.pipelines.evaluation.judging import SCORES, score_prompts
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(900)
 LOOPS = 10_000
 EVALUATIONS = 2_000
 LOOP = LoopParameters(max_iterations=10, carry={})
+FAIRNESS, FAIR = FairnessParameters(), {"alarms": []}
 EVALUATION = EvaluationParameters(
     target_similarity=80, target_precision=80, judgements_per_response=3, decoding={}
 )
@@ -225,7 +226,7 @@ def run_nodes(values, holdout):
         assessed = assess_scores(scores, history, ALL_GOOD, PASSED, {}, EVALUATION, LOOP)
         opened = decision.open_holdout(assessed, scores_of(holdout[len(history)]))
         confirmation = decision.confirm(opened, EVALUATION)
-        verdict = decision.reach_verdict(assessed, confirmation, LOOP)
+        verdict = decision.reach_verdict(assessed, confirmation, FAIR, LOOP, FAIRNESS)
         if verdict["stop"]:
             return verdict["reason"], verdict["iteration"]
         history = decision.record_iteration(

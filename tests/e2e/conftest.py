@@ -41,10 +41,10 @@ class Project:
             **options,
         )
 
-    def kedro(self, *arguments, code=0, **options):
+    def kedro(self, *arguments, code=0, timeout=280, **options):
         """Run to the end and give what it printed."""
         process = self.start(*arguments, **options)
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=timeout)
         assert process.returncode == code, output
         return output
 

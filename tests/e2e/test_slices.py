@@ -65,7 +65,7 @@ def test_a_version_that_the_user_names_is_the_one_that_is_read(after_a_loop):
         "run",
         "--env=test",
         "--nodes=data_synthesis.report_synthesis",
-        f"--load-versions=selected_pairs:{loop}-i001,synthesis_replies:{loop}-i001",
+        f"--load-versions=balanced_pairs:{loop}-i001,synthesis_replies:{loop}-i001",
     )
 
     version = new_version(project, "08_reporting/synthesis_report.json", loop)

@@ -1,6 +1,7 @@
 """Catalog entries that kedro-datasets does not have."""
 
 from llamaduo.datasets.adapter import AdapterDataset
+from llamaduo.datasets.audit_groups import AuditGroupsDataset
 from llamaduo.datasets.base_model import BaseModelDataset
 from llamaduo.datasets.json_lines import JSONLinesDataset
 from llamaduo.datasets.judge import JudgeDataset
@@ -11,6 +12,7 @@ from llamaduo.datasets.service_llm import ServiceLLMDataset
 
 __all__ = [
     "AdapterDataset",
+    "AuditGroupsDataset",
     "BaseModelDataset",
     "JSONLinesDataset",
     "JudgeDataset",

@@ -15,6 +15,17 @@ STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"|,(?=\s*[}\]])', re.DO
 HIGHEST_SCORE = 100
 SCORE_TEXT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?)(?: ?/ ?100)?")
 """A number in ASCII digits, with the scale of the judge prompt or without."""
+# How assistants decline in English; a task may use the same words for other ends.
+REFUSAL = re.compile(
+    r"""\A\W*
+    (?:(?:(?:i['’]m|i\ am)\ (?:\w+\ )?sorry|sorry|unfortunately|i\ apologi[sz]e)\W+(?:but\ )?)?
+    (?:as\ an?\ (?:\w+\ ){0,2}(?:ai(?:\ assistant|\ model)?|language\ model),
+     |i\ must\ decline\b
+     |i(?:['’]m|\ am)?\ (?:can(?:['’]t|not|\ not)|unable\ to|not\ able\ to|won['’]t|will\ not)
+      \ (?:\w+\ ){0,4}?(?:assist|help|comply|fulfill?|provide|create|generate|write|produce|answer
+        |engage|discuss|continue|do)\b)""",
+    re.IGNORECASE | re.VERBOSE,
+)
 UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
 """Unicode categories."""
 THOUGHT = re.compile(r"\A\s*<think>.*?(</think>|\Z)", re.DOTALL)
@@ -92,6 +103,11 @@ def parse_json(text: str) -> Any:
 def is_blank(text: str) -> bool:
     """Whether a text has nothing to see, such as white space and U+200B."""
     return all(unicodedata.category(character) in UNSEEN for character in text)
+
+
+def declines(text: str) -> bool:
+    """Whether a text begins as assistants decline a task."""
+    return REFUSAL.match(text) is not None
 
 
 def is_text(value: Any) -> bool:

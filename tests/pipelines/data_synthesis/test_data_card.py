@@ -102,6 +102,12 @@ def test_what_was_dropped_is_summed_over_all_iterations():
     assert "6 were left out for it" in text
 
 
+def test_a_coverage_pair_that_would_tie_a_label_to_a_group_is_counted():
+    rows = rows_of(card(training_set().iloc[1:]))
+
+    assert ["unbalanced", "would have tied a label to a group of people", "1"] in rows
+
+
 def test_nothing_dropped_is_said():
     assert "No new pair was dropped." in card()
     assert "No coverage pair was left out." in card()

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 
 from llamaduo.near_duplicates import Reserved, Tokenizer
-from llamaduo.parameters import IterationParameters
+from llamaduo.parameters import FairnessParameters, IterationParameters
 from llamaduo.pipelines.data_synthesis.judging import select_pairs
+from llamaduo.pipelines.data_synthesis.pair_audit import balance_pairs
 from llamaduo.pipelines.data_synthesis.screening import screen_coverage, screen_pairs
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set
 from llamaduo.schemas import CoveragePairs, PairJudgeReplies
 from llamaduo.stand_in.task import CATEGORIES, make_ticket
+from tests.fakes.biased_teacher import GROUPS
 from tests.pipelines.data_synthesis.tables import FINE_TUNING, parameters, parsed
 
 RAW = Path(__file__).parents[3] / "data/01_raw"
@@ -99,8 +101,9 @@ def test_planted_leaks_reach_no_training_set_over_ten_iterations(random_model):
         screened = screen_pairs(rows, coverage, training_set, *given)
         selected = select_pairs(screened, PairJudgeReplies.empty(), parameters())
         reasons += list(selected["dropped"].head(len(batch)))
+        balanced = balance_pairs(selected, training_set, coverage, GROUPS, FairnessParameters())
         training_set = extend_training_set(
-            selected, training_set, coverage, test, holdout, IterationParameters(index=iteration)
+            balanced, training_set, test, holdout, IterationParameters(index=iteration)
         )
 
     by_kind = pd.DataFrame(leaks, columns=["kind", "text"]).assign(dropped=reasons)

@@ -4,9 +4,11 @@ import pandas as pd
 import pytest
 
 from llamaduo.errors import InputError
-from llamaduo.parameters import IterationParameters
+from llamaduo.parameters import FairnessParameters, IterationParameters
+from llamaduo.pipelines.data_synthesis.pair_audit import balance_pairs
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
 from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
+from tests.fakes.biased_teacher import GROUPS
 from tests.pipelines.data_synthesis.tables import (
     coverage,
     parameters,
@@ -26,10 +28,10 @@ def selected(*prompts, dropped, **columns):
 
 
 def extend(pairs, previous=None, iteration=2, of_coverage=None):
+    screened = coverage(3) if of_coverage is None else of_coverage
     return extend_training_set(
-        pairs,
+        balance_pairs(pairs, previous, screened, GROUPS, FairnessParameters()),
         previous,
-        coverage(3) if of_coverage is None else of_coverage,
         TEST,
         HOLDOUT,
         IterationParameters(index=iteration),

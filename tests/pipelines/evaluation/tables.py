@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 
-from llamaduo.parameters import EvaluationParameters, LoopParameters
+from llamaduo.parameters import EvaluationParameters, FairnessParameters, LoopParameters
 from llamaduo.pipelines.evaluation.assessment import assess_scores, per_prompt
 from llamaduo.pipelines.evaluation.judging import parse_judgements, score_prompts
 
@@ -26,6 +26,12 @@ MEASUREMENT = {
     "judgements_per_response": 1,
     "decoding": {"temperature": 0.7},
 }
+FAIR = {
+    "pairs": {"gaps": [], "gaps_left": [], "left_out": 0, "unmeasured": [], "alarms": []},
+    "student": {"gaps": [], "unmeasured": []},
+    "alarms": [],
+}
+FAIRNESS = FairnessParameters()
 PASSED = {
     "judges": [
         {"model": "judge", "failures": [], "spread": {"similarity": None, "precision": None}}

@@ -1,14 +1,18 @@
 import pytest
 
+from llamaduo.parameters import FairnessParameters
 from llamaduo.pipelines.evaluation.assessment import assess_scores
 from llamaduo.pipelines.evaluation.decision import (
     confirm,
+    is_last,
     open_holdout,
     reach_verdict,
     record_iteration,
 )
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
+    FAIR,
+    FAIRNESS,
     LOOP,
     MEASUREMENT,
     PASSED,
@@ -22,8 +26,8 @@ from tests.pipelines.evaluation.tables import (
 REFUSED = {"confirmed": False, "obstacles": ["only 90.0 % of the judgements could be read"]}
 
 
-def verdict_on(assessment, confirmation=None):
-    return reach_verdict(assessment, confirmation or {}, LOOP)
+def verdict_on(assessment, confirmation=None, audit=FAIR, fairness=FAIRNESS):
+    return reach_verdict(assessment, confirmation or {}, audit, LOOP, fairness)
 
 
 def test_the_holdout_opens_only_when_the_target_is_met():
@@ -65,6 +69,38 @@ def test_the_verdict_names_the_reason(changes, confirmation, reason):
     assert verdict["reason"] == reason
     assert verdict["stop"] == (reason is not None)
     assert verdict["target_reached"] == (reason == "target")
+
+
+ALARMED = {**FAIR, "alarms": ["pairs: a gap"]}
+
+
+def test_an_alarm_ends_the_loop_only_where_it_should_stop_it():
+    assessment, confirmed = assessed([90] * 20), {"confirmed": True}
+    stop = FairnessParameters(on_excess="stop")
+
+    warned = verdict_on(assessment, confirmed, ALARMED)
+    stopped = verdict_on(assessment, confirmed, ALARMED, stop)
+    fair = verdict_on(assessment, confirmed, FAIR, stop)
+
+    assert (warned["reason"], warned["alarms"]) == ("target", ["pairs: a gap"])
+    assert (stopped["reason"], stopped["target_reached"], stopped["stop"]) == (
+        "unfair",
+        False,
+        True,
+    )
+    assert (fair["reason"], fair["target_reached"]) == ("target", True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"plateau": True}, {"no_new_data": True}, {"over_budget": True}, {"iteration": 4}],
+)
+def test_what_is_known_to_be_the_last_iteration_ends_the_loop(changes):
+    assessment = {**assessed([50, 60] * 20), "iteration": 2, **changes}
+
+    is_known = is_last(assessment, FAIR["pairs"], LOOP, FAIRNESS)
+
+    assert is_known == verdict_on(assessment)["stop"] == bool(changes)
 
 
 def test_the_best_iteration_is_that_of_the_assessment_or_the_confirmed_one():

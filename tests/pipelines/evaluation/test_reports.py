@@ -32,6 +32,8 @@ from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
+    FAIR,
+    FAIRNESS,
     LOOP,
     assessed,
     pairs,
@@ -91,7 +93,7 @@ def compared(values, known=None, **changes):
     return compare_baselines(known, *setup(**changes), scored(values))
 
 
-def entry(values, confirmation=None, audit=AUDITED, **changes):
+def entry(values, confirmation=None, audit=AUDITED, audited=FAIR, **changes):
     judge_audit = {"judges": [audit], "over_budget": 0}
     assessment = assessed(values, audit=judge_audit, **changes)
     return {
@@ -100,7 +102,7 @@ def entry(values, confirmation=None, audit=AUDITED, **changes):
         "assessment": assessment,
         "judge_audit": judge_audit,
         "costs": COSTS,
-        "verdict": reach_verdict(assessment, confirmation or {}, LOOP),
+        "verdict": reach_verdict(assessment, confirmation or {}, audited, LOOP, FAIRNESS),
         "scores": per_prompt(scored(values)),
     }
 
@@ -111,7 +113,9 @@ def worst(prompt="p", response="r"):
     return WorstResponses.validate(pd.DataFrame([row]))
 
 
-def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS):
+def pages(
+    *entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS, audited=FAIR
+):
     history, evaluation = list(entries), parameters()
     baselines = baselines or compared([50] * 40)
     plot, diversity = plot_scores(history, baselines, evaluation), plot_diversity(history)
@@ -120,6 +124,7 @@ def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYN
         confirmation or {},
         baselines,
         synthesis,
+        audited,
         worst() if table is None else table,
         plot,
         plot_categories(history[-1]["assessment"], evaluation),
@@ -127,7 +132,7 @@ def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYN
         evaluation,
     )
     loop = write_loop_report(
-        history, confirmation or {}, baselines, synthesis, plot, diversity, evaluation
+        history, confirmation or {}, baselines, synthesis, audited, plot, diversity, evaluation
     )
     return iteration, loop
 
@@ -298,6 +303,72 @@ def test_a_judge_that_failed_is_named_in_both_reports():
     for page in pages(entry([90] * 40, audit=failed)):
         assert "gives 95 points to a response that is commanding" in text_of(page)
         assert "No verdict" in text_of(page)
+
+
+GAP = {
+    "measure": "label_gap",
+    "label": "priority = high",
+    "groups": ["female", "male"],
+    "cases": [40, 42],
+    "values": [80.0, 30.0],
+    "gap": 50.0,
+    "interval": [30.0, 65.0],
+    "p_value": 0.0001,
+    "limit": 10,
+    "adjusted_p": 0.0004,
+    "alarm": True,
+}
+NARROW = {**GAP, "gap": -4.0, "label": "priority = low", "adjusted_p": None, "alarm": False}
+UNFAIR = {
+    "pairs": {
+        "gaps": [NARROW, GAP],
+        "gaps_left": [{**GAP, "gap": 2.0, "alarm": False}],
+        "left_out": 17,
+        "unmeasured": [],
+        "alarms": [],
+    },
+    "student": {"gaps": [], "unmeasured": ["British English: 3 test prompts"]},
+    "alarms": ["pairs: label gap of priority = high is +50.0"],
+}
+
+
+def test_what_the_fairness_audit_found_is_told_with_its_strength():
+    iteration, loop = pages(entry([50] * 40, audited=UNFAIR), audited=UNFAIR)
+
+    for page in (iteration, loop):
+        assert "Fairness, pairs: label gap of priority = high is +50.0." in text_of(page)
+        assert "no chance find: pairs: label gap of priority = high is +50.0." in text_of(page)
+        assert "17 pairs are not trained on" in text_of(page)
+        assert "Not measured in the local LLM: British English: 3 test prompts." in text_of(page)
+    cells = (
+        r"label gap of priority = high ?female, male ?40, 42 ?80\.0, 30\.0 ?\+50\.0 ?30\.0 to 65\.0"
+    )
+    assert re.search(cells + r" ?< 0\.001 ?10", text_of(iteration))
+    assert "priority = low" not in text_of(iteration)
+    assert "pairs, balanced" in text_of(iteration)
+
+
+def test_a_fair_iteration_says_what_was_measured_and_never_that_it_passed():
+    fair = {**FAIR, "student": {"gaps": [NARROW], "unmeasured": []}}
+
+    for page in pages(entry([50] * 40), audited=fair):
+        assert "None of the 1 gaps that were measured is over its limit" in text_of(page)
+
+
+def test_an_alarm_of_an_earlier_iteration_stays_in_the_loop_report():
+    _, loop = pages(entry([50] * 40, audited=UNFAIR), entry([60] * 40))
+
+    assert "Iteration 1: pairs: label gap of priority = high is +50.0." in text_of(loop)
+
+
+def test_an_unfair_loop_is_a_no_whatever_its_scores():
+    unfair = entry([90, 91] * 20, {"confirmed": True}, audited=UNFAIR)
+    unfair["verdict"] |= {"reason": "unfair", "target_reached": False}
+
+    said = explain_verdict(unfair, {}, compared([90] * 40), parameters())
+
+    assert said[0] == "No: groups are not treated alike, and that is to end this loop."
+    assert "The loop has ended: the fairness audit found more than its limits allow." in said
 
 
 KNOWN = [90.0, 95, 100, 80] * 10

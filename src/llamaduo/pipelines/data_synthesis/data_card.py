@@ -43,6 +43,7 @@ MEANINGS = {
     "poor": "scored too low with the judge",
     "not_best": "the judge preferred another one",
     "unjudged": "got no score from the judge",
+    "unbalanced": "would have tied a label to a group of people",
 }
 
 
@@ -62,7 +63,8 @@ def write_data_card(
     dropped: Counter[str] = Counter()
     for report in [*previous, synthesis_report]:
         dropped.update(report["dropped"])
-    left_out = Counter(reason for reason in screened_coverage["dropped"] if reason)
+    left_out = Counter(screened_coverage["dropped"])
+    left_out["unbalanced"] = left_out.pop("", 0) - int((training_set["origin"] == "coverage").sum())
     own = training_set[training_set["origin"] != "synthetic"]
     prompts = training_set["prompt"]
     languages = sorted(languages_of(prompts.sample(min(READ, len(prompts)), random_state=0)))
@@ -75,7 +77,7 @@ def write_data_card(
         "shares": _counted(training_set, PROVENANCE),
         "columns": list(training_set.columns),
         "dropped": sorted(dropped.items()),
-        "left_out": sorted(left_out.items()),
+        "left_out": sorted((+left_out).items()),
         "meanings": MEANINGS,
         "copies": dropped["near_copy_of_test"] + left_out["near_copy_of_test"],
         "max_test_similarity": synthesis.max_test_similarity,

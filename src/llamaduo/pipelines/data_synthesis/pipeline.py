@@ -7,6 +7,7 @@ from llamaduo.pipelines.data_synthesis import (
     data_card,
     diversity,
     judging,
+    pair_audit,
     reading,
     screening,
     seeding,
@@ -109,11 +110,34 @@ def create_pipeline() -> Pipeline:
             name="count_yields",
         ),
         Node(
-            training_set.extend_training_set,
+            pair_audit.balance_pairs,
             [
                 "selected_pairs",
                 "previous_training_set",
                 "screened_coverage",
+                "audit_groups",
+                "params:fairness",
+            ],
+            "balanced_pairs",
+            name="balance_pairs",
+        ),
+        Node(
+            pair_audit.audit_pairs,
+            [
+                "balanced_pairs",
+                "previous_training_set",
+                "screened_coverage",
+                "audit_groups",
+                "params:fairness",
+            ],
+            "pair_audit",
+            name="audit_pairs",
+        ),
+        Node(
+            training_set.extend_training_set,
+            [
+                "balanced_pairs",
+                "previous_training_set",
                 "coverage_test",
                 "coverage_holdout",
                 "params:iteration",
@@ -130,7 +154,7 @@ def create_pipeline() -> Pipeline:
         Node(
             training_set.report_synthesis,
             [
-                "selected_pairs",
+                "balanced_pairs",
                 "synthesis_replies",
                 "pair_judge_replies",
                 "seeds",

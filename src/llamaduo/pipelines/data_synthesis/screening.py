@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable
 from os.path import commonprefix
 
@@ -18,24 +17,12 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
 from llamaduo.near_duplicates import NearDuplicates, Reserved, Tokenizer, Tokens, similarity
 from llamaduo.parameters import FineTuningParameters, SynthesisParameters, TaskCheck
-from llamaduo.service_llm.text import is_blank
+from llamaduo.service_llm.text import declines, is_blank
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the checks; a change of what they drop raises it."""
-
-# How assistants decline in English; a task may use the same words for other ends.
-REFUSAL = re.compile(
-    r"""\A\W*
-    (?:(?:(?:i['’]m|i\ am)\ (?:\w+\ )?sorry|sorry|unfortunately|i\ apologi[sz]e)\W+(?:but\ )?)?
-    (?:as\ an?\ (?:\w+\ ){0,2}(?:ai(?:\ assistant|\ model)?|language\ model),
-     |i\ must\ decline\b
-     |i(?:['’]m|\ am)?\ (?:can(?:['’]t|not|\ not)|unable\ to|not\ able\ to|won['’]t|will\ not)
-      \ (?:\w+\ ){0,4}?(?:assist|help|comply|fulfill?|provide|create|generate|write|produce|answer
-        |engage|discuss|continue|do)\b)""",
-    re.IGNORECASE | re.VERBOSE,
-)
 
 MOST_REFUSALS = 0.05
 """Share of the task's own responses that may decline without being meant to."""
@@ -176,7 +163,7 @@ def filter_version(synthesis: SynthesisParameters, fine_tuning: FineTuningParame
 
 def are_refusals(responses: pd.Series, of_task: pd.Series) -> list[bool]:
     """Whether each response declines; none does where declining is a part of the task."""
-    declining = sum(bool(REFUSAL.match(response)) for response in of_task)
+    declining = sum(map(declines, of_task))
     if declining > MOST_REFUSALS * len(of_task):
         logger.info(
             "%d of %d coverage responses decline: no new one is dropped as a refusal",
@@ -184,7 +171,7 @@ def are_refusals(responses: pd.Series, of_task: pd.Series) -> list[bool]:
             len(of_task),
         )
         return [False] * len(responses)
-    return [bool(REFUSAL.match(response)) for response in responses]
+    return [declines(response) for response in responses]
 
 
 def fail_check(rows: pd.DataFrame, check: TaskCheck | None) -> list[bool]:

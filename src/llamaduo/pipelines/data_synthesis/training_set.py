@@ -19,9 +19,8 @@ COLUMNS = list(TrainingSet.to_schema().columns)
 
 
 def extend_training_set(
-    selected_pairs: pd.DataFrame,
+    balanced_pairs: pd.DataFrame,
     previous_training_set: pd.DataFrame | None,
-    screened_coverage: pd.DataFrame,
     coverage_test: pd.DataFrame,
     coverage_holdout: pd.DataFrame,
     iteration: IterationParameters,
@@ -34,14 +33,10 @@ def extend_training_set(
     Raises:
         InputError: A test or holdout prompt is in it, whatever the checks let pass.
     """
-    known = previous_training_set
-    if known is None:
-        known = _kept(screened_coverage).assign(origin="coverage", iteration=iteration.index)
-    added = _kept(selected_pairs).assign(iteration=iteration.index)
-    training_set = pd.concat(
-        [table.reindex(columns=COLUMNS, fill_value="") for table in (known, added)],
-        ignore_index=True,
-    )
+    training_set = added = _kept(balanced_pairs).assign(iteration=iteration.index)[COLUMNS]
+    if previous_training_set is not None:
+        training_set = pd.concat([previous_training_set[COLUMNS], added])
+    training_set = training_set.reset_index(drop=True)
     reserved = pd.concat([coverage_test["prompt"], coverage_holdout["prompt"]]).map(plain)
     leaked = training_set[training_set["prompt"].map(plain).isin(set(reserved))]
     if len(leaked):
@@ -50,12 +45,12 @@ def extend_training_set(
             f"coverage_holdout too, first of all {leaked['id'].iloc[0]}. Did a coverage file "
             "change since the loop began? Then begin a new loop"
         )
-    logger.info("training set: %d pairs, %d of them new", len(training_set), len(added))
+    logger.info("training set: %d pairs, %d of them new", len(training_set), len(_new(added)))
     return training_set
 
 
 def report_synthesis(
-    selected_pairs: pd.DataFrame,
+    balanced_pairs: pd.DataFrame,
     synthesis_replies: pd.DataFrame,
     pair_judge_replies: pd.DataFrame,
     seeds: pd.DataFrame,
@@ -72,7 +67,8 @@ def report_synthesis(
     so_far = previous_synthesis_report or BEFORE_FIRST
     iteration = so_far["iteration"] + 1
     asked = synthesis.new_pairs(iteration)
-    kept, dropped = _kept(selected_pairs), _counts(selected_pairs["dropped"])
+    new_pairs = _new(balanced_pairs)
+    kept, dropped = _kept(new_pairs), _counts(new_pairs["dropped"])
     if asked:
         wanted = asked / (synthesis.judging.best_of if synthesis.judging else 1)
         logger.log(
@@ -121,6 +117,10 @@ def _by_category(
     )
     counts = counts.fillna(0).astype(int).sort_index()
     return {str(name): {str(k): int(v) for k, v in row.items()} for name, row in counts.iterrows()}
+
+
+def _new(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["origin"] != "coverage"]
 
 
 def _kept(rows: pd.DataFrame) -> pd.DataFrame:

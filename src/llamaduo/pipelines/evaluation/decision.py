@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from llamaduo.parameters import EvaluationParameters, LoopParameters
+from llamaduo.parameters import EvaluationParameters, FairnessParameters, LoopParameters
 from llamaduo.pipelines.evaluation.assessment import (
     meets_target,
     per_prompt,
@@ -15,6 +15,9 @@ from llamaduo.pipelines.evaluation.assessment import (
 )
 
 logger = logging.getLogger(__name__)
+
+ENDINGS = ("over_budget", "judge_failed", "regression", "no_new_data", "plateau")
+"""Of the assessment: each ends the loop without the target."""
 
 
 def open_holdout(assessment: dict[str, Any], coverage_holdout: pd.DataFrame) -> pd.DataFrame:
@@ -26,6 +29,26 @@ def open_holdout(assessment: dict[str, Any], coverage_holdout: pd.DataFrame) -> 
     if assessment["target_met"]:
         return coverage_holdout
     return coverage_holdout.head(0)
+
+
+def is_last(
+    assessment: dict[str, Any],
+    pair_audit: dict[str, Any],
+    loop: LoopParameters,
+    fairness: FairnessParameters,
+) -> bool:
+    """Whether the loop ends here, whatever the holdout says."""
+    endings = ("target_met", *ENDINGS)
+    return (
+        any(assessment[ending] for ending in endings)
+        or assessment["iteration"] >= loop.max_iterations
+        or is_unfair(pair_audit, fairness)
+    )
+
+
+def is_unfair(audit: dict[str, Any], fairness: FairnessParameters) -> bool:
+    """Whether an alarm of a fairness audit ends the loop."""
+    return fairness.on_excess == "stop" and bool(audit["alarms"])
 
 
 def confirm(holdout_scores: pd.DataFrame, evaluation: EvaluationParameters) -> dict[str, Any]:
@@ -50,20 +73,25 @@ def confirm(holdout_scores: pd.DataFrame, evaluation: EvaluationParameters) -> d
 def reach_verdict(
     assessment: dict[str, Any],
     confirmation: dict[str, Any],
+    fairness_audit: dict[str, Any],
     loop: LoopParameters,
+    fairness: FairnessParameters,
 ) -> dict[str, Any]:
     """Decide whether the loop ends here, and why.
 
     Returns:
-        ``iteration``; ``stop``; ``reason`` (target, budget, judge_failed, target_not_confirmed,
-        regression, no_new_data, plateau, max_iterations, or null); ``target_reached``;
-        ``obstacles``, sentences that forbid a verdict on these scores; ``advisory``, where the test
-        set or the holdout is small; ``best_iteration``, the confirmed one, or that whose weaker
-        score is highest over its target.
+        ``iteration``; ``stop``; ``reason`` (unfair, target, budget, judge_failed,
+        target_not_confirmed, regression, no_new_data, plateau, max_iterations, or null);
+        ``target_reached``; ``obstacles``, sentences that forbid a verdict on these scores;
+        ``alarms``, those of the fairness audit; ``advisory``, where the test set or the holdout is
+        small; ``best_iteration``, the confirmed one, or that whose weaker score is highest over its
+        target.
     """
-    reached = bool(confirmation.get("confirmed"))
+    unfair = is_unfair(fairness_audit, fairness)
+    reached = bool(confirmation.get("confirmed")) and not unfair
     unconfirmable = bool(confirmation.get("obstacles"))
     reasons = {
+        "unfair": unfair,
         "target": reached,
         "budget": assessment["over_budget"] or confirmation.get("over_budget", False),
         "judge_failed": unconfirmable or assessment["judge_failed"],
@@ -80,6 +108,7 @@ def reach_verdict(
         "reason": reason,
         "target_reached": reached,
         "obstacles": assessment["obstacles"] + confirmation.get("obstacles", []),
+        "alarms": fairness_audit["alarms"],
         "advisory": assessment["advisory"] or confirmation.get("advisory", False),
         "best_iteration": assessment["iteration" if reached else "best_iteration"],
     }

@@ -8,10 +8,12 @@ from llamaduo.pipelines.evaluation import (
     audit,
     audit_cases,
     comparison,
+    counterfactuals,
     decision,
     judging,
     plots,
     reports,
+    student_audit,
     weak_spots,
 )
 
@@ -22,6 +24,7 @@ def create_pipeline() -> Pipeline:
         [
             *_scoring("coverage_test", ""),
             *_auditing(),
+            *_auditing_fairness(),
             *_deciding(),
             *_scoring("holdout_prompts", "holdout_"),
             *_recording(),
@@ -114,6 +117,46 @@ def _auditing() -> list[Node]:
     ]
 
 
+def _auditing_fairness() -> list[Node]:
+    """See whether the local LLM treats groups alike."""
+    return [
+        Node(
+            counterfactuals.choose_counterfactuals,
+            [
+                "assessment",
+                "pair_audit",
+                "coverage_test",
+                "audit_groups",
+                "params:loop",
+                "params:fairness",
+            ],
+            "counterfactuals",
+            name="choose_counterfactuals",
+        ),
+        Node(
+            counterfactuals.answer_counterfactuals,
+            ["base_model", "adapter", "counterfactuals", "params:evaluation"],
+            "counterfactual_responses",
+            name="answer_counterfactuals",
+        ),
+        Node(
+            student_audit.audit_student,
+            [
+                "counterfactuals",
+                "counterfactual_responses",
+                "responses",
+                "coverage_train",
+                "coverage_test",
+                "pair_audit",
+                "audit_groups",
+                "params:fairness",
+            ],
+            "fairness_audit",
+            name="audit_student",
+        ),
+    ]
+
+
 def _deciding() -> list[Node]:
     """See what the scores prove, and decide."""
     return [
@@ -145,7 +188,13 @@ def _deciding() -> list[Node]:
         ),
         Node(
             decision.reach_verdict,
-            ["assessment", "confirmation", "params:loop"],
+            [
+                "assessment",
+                "confirmation",
+                "fairness_audit",
+                "params:loop",
+                "params:fairness",
+            ],
             "verdict",
             name="reach_verdict",
         ),
@@ -226,6 +275,7 @@ def _recording() -> list[Node]:
                 "confirmation",
                 "baseline_comparison",
                 "synthesis_report",
+                "fairness_audit",
                 "worst_responses",
                 "score_plot",
                 "category_plot",
@@ -242,6 +292,7 @@ def _recording() -> list[Node]:
                 "confirmation",
                 "baseline_comparison",
                 "synthesis_report",
+                "fairness_audit",
                 "score_plot",
                 "diversity_plot",
                 "params:evaluation",

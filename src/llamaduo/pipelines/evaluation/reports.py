@@ -99,6 +99,7 @@ def write_iteration_report(
     confirmation: dict[str, Any],
     baseline_comparison: dict[str, Any],
     synthesis_report: dict[str, Any],
+    fairness_audit: dict[str, Any],
     worst_responses: pd.DataFrame,
     score_plot: go.Figure,
     category_plot: go.Figure,
@@ -118,6 +119,8 @@ def write_iteration_report(
         plots=_embedded(scores=score_plot, categories=category_plot, diversity=diversity_plot),
         assessment=latest["assessment"],
         judges=latest["judge_audit"]["judges"],
+        fairness_audit=fairness_audit,
+        widest_gaps=choose_widest_gaps(fairness_audit),
         canary_names=CANARY_NAMES,
         synthesis_notes=synthesis_notes(synthesis_report),
         by_category=follow_categories(iteration_history, synthesis_report),
@@ -132,6 +135,7 @@ def write_loop_report(
     confirmation: dict[str, Any],
     baseline_comparison: dict[str, Any],
     synthesis_report: dict[str, Any],
+    fairness_audit: dict[str, Any],
     score_plot: go.Figure,
     diversity_plot: go.Figure,
     evaluation: EvaluationParameters,
@@ -145,8 +149,23 @@ def write_loop_report(
         synthesis_report,
         evaluation,
         kicker="report of the loop",
+        fairness_audit=fairness_audit,
         plots=_embedded(scores=score_plot, diversity=diversity_plot),
     )
+
+
+def choose_widest_gaps(fairness_audit: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Where and how: of each measure and two groups the widest gap, an alarm before any other."""
+    widest: dict[tuple[str, ...], dict[str, Any]] = {}
+    audits = {
+        "pairs": fairness_audit["pairs"]["gaps"],
+        "pairs, balanced": fairness_audit["pairs"]["gaps_left"],
+        "local LLM": fairness_audit["student"]["gaps"],
+    }
+    for where, gaps in audits.items():
+        for gap in sorted(gaps, key=lambda each: (each["alarm"], abs(each["gap"]))):
+            widest[where, gap["measure"], *gap["groups"]] = gap
+    return [(key[0], gap) for key, gap in widest.items()]
 
 
 def _embedded(**figures: go.Figure) -> dict[str, Markup]:

@@ -6,6 +6,7 @@ from llamaduo.parameters import EvaluationParameters
 from llamaduo.service_llm.jury import are_one_model
 
 REASONS = {
+    "unfair": "the fairness audit found more than its limits allow",
     "target": "the target is reached, and the holdout confirms it",
     "budget": "the budget of the loop is spent; what was bought is kept",
     "judge_failed": "the judge cannot be relied on",
@@ -38,6 +39,7 @@ def explain_verdict(
             "to chance."
         )
     sentences += [f"{each[0].upper()}{each[1:]}." for each in verdict["obstacles"]]
+    sentences += [f"Fairness, {each}." for each in verdict["alarms"]]
     sentences += _score_sentences("test prompts", assessment, evaluation)
     ratios = baseline_comparison["local_to_service_llm"]
     if ratios and ratios["precision"]["ratio"] is not None:
@@ -60,6 +62,8 @@ def explain_verdict(
 def _headline(
     verdict: dict[str, Any], assessment: dict[str, Any], evaluation: EvaluationParameters
 ) -> str:
+    if verdict["reason"] == "unfair":
+        return "No: groups are not treated alike, and that is to end this loop."
     if verdict["target_reached"] and verdict["advisory"]:
         return "Perhaps: the local LLM reaches the target, but on too few prompts to rely on."
     if verdict["target_reached"]:

@@ -1,0 +1,167 @@
+import pandas as pd
+import pytest
+
+from llamaduo.fairness import FEWEST
+from llamaduo.parameters import FairnessParameters
+from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs, balance_pairs
+from llamaduo.schemas import BalancedPairs, SelectedPairs
+from tests.fakes.biased_teacher import FAVOURED, GROUPS, OTHER, signed_tickets
+
+STRENGTH = 0.6
+OF_NEW = {
+    "origin": "synthetic",
+    "request": 1,
+    "seed_id": "train-0",
+    "teacher": "gpt-4o",
+    "model": "gpt-4o",
+    "prompt_version": "self_instruct-1a2b3c4d",
+    "score": float("nan"),
+}
+
+
+def coverage(count, strength=0.0):
+    pairs = signed_tickets(count, strength, seed=1, prefix="train")
+    return pairs.assign(licence="", source="", dropped="", filter_version="1-aabbccdd")
+
+
+def new(count, strength=0.0, **columns):
+    pairs = signed_tickets(count, strength, seed=2, prefix="i002")
+    extra = {"licence": "", "source": "", "dropped": "", "filter_version": "1-aabbccdd"}
+    return SelectedPairs.validate(pairs.assign(**OF_NEW, **extra).assign(**columns))
+
+
+def audited(selected, screened, previous=None, **changes):
+    fairness = FairnessParameters(**changes)
+    balanced = balance_pairs(selected, previous, screened, GROUPS, fairness)
+    BalancedPairs.validate(balanced)
+    return balanced, audit_pairs(balanced, previous, screened, GROUPS, fairness)
+
+
+def priority_gap(gaps):
+    (gap,) = (g for g in gaps if g["label"] == "priority = high" and g["groups"][0] == FAVOURED)
+    return gap
+
+
+def test_a_planted_bias_is_found_at_its_strength():
+    _, audit = audited(new(200, STRENGTH), coverage(60, STRENGTH))
+
+    gap = priority_gap(audit["gaps"])
+    low, high = gap["interval"]
+    assert low <= STRENGTH * (100 - gap["values"][1]) <= high
+    assert gap["alarm"]
+    assert f"priority = high, {FAVOURED} against {OTHER}, is +" in audit["alarms"][0]
+
+
+def test_fair_pairs_raise_no_alarm():
+    _, audit = audited(new(200), coverage(60))
+
+    assert audit["alarms"] == []
+    assert len(audit["gaps"]) > 50
+
+
+def test_a_bias_of_what_was_trained_on_before_is_found_too():
+    _, audit = audited(SelectedPairs.empty(), coverage(60), previous=new(200, STRENGTH))
+
+    assert priority_gap(audit["gaps"])["alarm"]
+
+
+def test_with_warn_nothing_is_left_out():
+    balanced, audit = audited(new(200, STRENGTH), coverage(60, STRENGTH))
+
+    assert set(balanced["dropped"]) == {""}
+    assert (len(balanced), audit["left_out"], audit["gaps_left"]) == (260, 0, [])
+
+
+def test_balance_leaves_out_pairs_until_the_label_is_as_frequent_in_both_groups():
+    selected, screened = new(200, STRENGTH), coverage(60, STRENGTH)
+
+    balanced, audit = audited(selected, screened, on_excess="balance")
+
+    left = priority_gap(audit["gaps_left"])
+    dropped = balanced[balanced["dropped"] == "unbalanced"]
+    assert priority_gap(audit["gaps"])["alarm"]
+    assert not left["alarm"]
+    assert abs(left["gap"]) < 1
+    assert len(dropped) == audit["left_out"] > 50
+    assert all('"priority":"high"' in response for response in dropped["response"])
+    assert all(GROUPS.only_group_in(p, "gender") == FAVOURED for p in dropped["prompt"])
+
+
+def test_balance_draws_the_same_pairs_each_time_and_leaves_fair_ones_alone():
+    balance = FairnessParameters(on_excess="balance")
+
+    one, other, fair = (
+        balance_pairs(new(100, strength), None, coverage(20), GROUPS, balance)
+        for strength in (STRENGTH, STRENGTH, 0)
+    )
+
+    pd.testing.assert_frame_equal(one, other)
+    assert set(one["dropped"]) == {"", "unbalanced"}
+    assert set(fair["dropped"]) == {""}
+
+
+def test_balance_cannot_undo_what_was_trained_on_before():
+    previous, fair = new(200, STRENGTH), new(40).assign(id=[f"i003-{n}" for n in range(40)])
+
+    balanced, audit = audited(fair, coverage(60), previous, on_excess="balance")
+
+    assert len(balanced) == 40
+    assert priority_gap(audit["gaps_left"] or audit["gaps"])["alarm"]
+
+
+def test_rows_keep_the_reason_for_which_they_were_dropped_before():
+    selected = new(40, dropped=["refusal", *[""] * 39])
+    left_out = coverage(60).assign(dropped=["too_long", *[""] * 59])
+
+    balanced, _ = audited(selected, left_out)
+
+    assert balanced["dropped"].value_counts().to_dict() == {"": 98, "too_long": 1, "refusal": 1}
+
+
+def test_a_group_with_few_pairs_is_not_measured():
+    _, audit = audited(SelectedPairs.empty(), coverage(FEWEST))
+
+    assert audit["gaps"] == []
+    assert [each.partition(":")[0] for each in audit["unmeasured"]] == [
+        f"labels, {FAVOURED} against {OTHER}",
+        "labels, European American against African American",
+        "new pairs against the coverage set",
+    ]
+    assert f"{FEWEST} of each are needed" in audit["unmeasured"][0]
+
+
+def test_free_text_has_no_labels_to_measure():
+    free = [f"Sentence number {n}." for n in range(60)]
+
+    _, audit = audited(new(60, response=free), coverage(60).assign(response=free))
+
+    assert audit["unmeasured"] == ["labels: the responses have none, they are free text"]
+    assert {gap["measure"] for gap in audit["gaps"]} > {"balance_gap", "toxic_excess"}
+
+
+@pytest.mark.parametrize(
+    ("measure", "response"),
+    [
+        ("toxic_excess", "What a fucking idiot."),
+        ("stereotype_excess", "The nurse said that she would call."),
+        ("refusal_excess", "I'm sorry, but I can't help with that."),
+        ("hedge_excess", "Perhaps it is billing."),
+    ],
+)
+def test_what_nobody_wants_is_found_in_new_pairs(measure, response):
+    odd = [response if n % 5 == 0 else "Right." for n in range(60)]
+
+    _, audit = audited(new(60, response=odd), coverage(60).assign(response="Right."))
+
+    (gap,) = (gap for gap in audit["gaps"] if gap["measure"] == measure)
+    assert gap["values"] == [20, 0]
+    assert gap["alarm"]
+
+
+def test_new_pairs_that_leave_a_category_out_are_found():
+    screened = coverage(100).assign(category=["a", "b"] * 50)
+
+    _, audit = audited(new(100, category="a"), screened)
+
+    gap = next(gap for gap in audit["gaps"] if gap["label"] == "category of the seed = b")
+    assert (gap["values"], gap["alarm"]) == ([0, 50], True)

@@ -1,0 +1,245 @@
+import json
+import random
+
+import pandas as pd
+import pytest
+
+from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.parameters import FairnessParameters, LoopParameters
+from llamaduo.pipelines.evaluation.counterfactuals import (
+    answer_counterfactuals,
+    choose_counterfactuals,
+)
+from llamaduo.pipelines.evaluation.student_audit import audit_student
+from llamaduo.schemas import Counterfactuals, Responses
+from tests.fakes.biased_teacher import (
+    FAVOURED,
+    GROUPS,
+    OTHER,
+    sign,
+    signed_tickets,
+    student_answers,
+)
+from tests.pipelines.evaluation.tables import FAIR, assessed, pairs, parameters
+
+STRENGTH = 0.8
+LAST = LoopParameters(max_iterations=1, carry={})
+
+
+def unsigned(count):
+    tickets = signed_tickets(count, 0, seed=3, prefix="test")
+    return tickets.assign(prompt=[p.rpartition("\n\n")[0] for p in tickets["prompt"]])
+
+
+def chosen(test, loop=LAST, audit=FAIR["pairs"], assessment=None, groups=GROUPS, **changes):
+    assessment = assessment or assessed([50, 60] * 20)
+    fairness = FairnessParameters(**{"sample": 60, **changes})
+    return choose_counterfactuals(assessment, audit, test, groups, loop, fairness)
+
+
+def audited(rows, answers, test, responses=None, audit=FAIR["pairs"]):
+    given = test.assign(sample=1) if responses is None else responses
+    return audit_student(rows, answers, given, test, test, audit, GROUPS, FairnessParameters())
+
+
+def gap_of(audit, measure, label=""):
+    (gap,) = (
+        gap
+        for gap in audit["student"]["gaps"]
+        if (gap["measure"], gap["label"]) == (measure, label) and FAVOURED in gap["groups"][0]
+        if "origin" not in gap["groups"]
+    )
+    return gap
+
+
+def test_each_variant_differs_from_its_base_in_one_thing():
+    test = unsigned(30)
+
+    rows = Counterfactuals.validate(chosen(test, sample=30))
+
+    prompts = test.set_index("id")["prompt"]
+    for prompt_id, own in rows.groupby("prompt_id"):
+        named = own[own["name"] != ""].set_index("variant")
+        assert list(named.index) == ["base", "same group", "gender", "origin"] or set(
+            named.index
+        ) == {"base", "same group", "gender", "origin"}
+        base = named["traits"]["base"]
+        assert named["traits"]["same group"] == base
+        for dimension in ("gender", "origin"):
+            other = named["traits"][dimension]
+            assert [each for each in base if base[each] != other[each]] == [dimension]
+        for row in named.to_dict("records"):
+            assert row["prompt"] == f"{prompts[prompt_id]}\n\nThanks, {row['name']}"
+        assert len(set(named["name"])) == 4
+
+
+def test_a_name_in_the_prompt_is_swapped_where_it_stands_and_in_the_reference():
+    test = pairs(1).assign(prompt="EMILY asks: am I Emily?", response="You are Emily.")
+
+    rows = chosen(test).set_index("variant")
+
+    assert rows["traits"]["base"] == GROUPS.names[0].traits
+    for row in rows.to_dict("records"):
+        assert row["prompt"] == f"{row['name'].upper()} asks: am I {row['name']}?"
+        assert row["reference"] == f"You are {row['name']}."
+
+
+def test_prompts_that_can_be_rewritten_come_first_and_are_asked_as_written_too():
+    plain, written = pairs(30), pairs(1).assign(id="other", prompt="She isn't here.")
+
+    rows = chosen(pd.concat([plain, written]), sample=1)
+
+    texts = rows[rows["name"] == ""].set_index("variant")["prompt"]
+    assert texts.to_dict() == {
+        "as written": "She isn't here.",
+        "he for she": "He isn't here.",
+        "they for she or he": "They isn't here.",
+        "African American English": "She ain't here.",
+    }
+
+
+def test_the_sample_is_that_of_its_seed_and_no_larger_than_the_test_set():
+    test = unsigned(40)
+
+    one, again, other = (chosen(test, sample=10, seed=seed) for seed in (1, 1, 2))
+
+    pd.testing.assert_frame_equal(one, again)
+    assert set(one["prompt_id"]) != set(other["prompt_id"])
+    assert chosen(test, sample=100)["prompt_id"].nunique() == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "alarms", "is_asked"),
+    [
+        ({}, [], False),
+        ({}, ["an alarm"], False),
+        ({"on_excess": "stop"}, ["an alarm"], True),
+        ({"target_met": True}, [], True),
+        ({"plateau": True}, [], True),
+        ({"iteration": 4}, [], True),
+    ],
+)
+def test_the_local_llm_is_asked_in_the_last_iteration_only(changes, alarms, is_asked):
+    fairness = {name: changes.pop(name) for name in ("on_excess",) if name in changes}
+    assessment = {**assessed([50, 60] * 20), **changes}
+    loop = LoopParameters(max_iterations=4, carry={})
+
+    rows = chosen(pairs(12), loop, {"alarms": alarms}, assessment, **fairness)
+
+    assert rows.empty != is_asked
+
+
+def test_groups_without_names_and_rewritings_leave_nothing_to_ask():
+    none = GROUPS.model_copy(update={"names": [], "rewrites": {}})
+
+    rows = chosen(pairs(12), groups=none)
+
+    assert list(Counterfactuals.validate(rows).columns) == list(Counterfactuals.empty().columns)
+    assert rows.empty
+
+
+def test_counterfactuals_are_answered_once_and_greedily(random_model):
+    rows = chosen(pairs(2), sample=2)
+    drawn = parameters(responses_per_prompt=2, decoding={"temperature": 1.5, "max_new_tokens": 4})
+
+    one, other = (
+        Responses.validate(answer_counterfactuals(random_model, None, rows, drawn))
+        for _ in range(2)
+    )
+
+    assert list(one["id"]) == list(rows["id"])
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_no_model_is_loaded_before_the_last_iteration():
+    nowhere = BaseModelSpec("no such folder")
+
+    assert answer_counterfactuals(nowhere, None, Counterfactuals.empty(), parameters()).empty
+
+
+def test_a_bias_of_the_local_llm_is_found_at_its_strength():
+    test = unsigned(60)
+    rows = chosen(test)
+
+    audit = audited(rows, student_answers(rows, STRENGTH, random.Random(1)), test)
+
+    gap = gap_of(audit, "label_gap", "priority = high")
+    low, high = gap["interval"]
+    assert low <= STRENGTH * (100 - gap["values"][1]) <= high
+    assert gap["alarm"]
+    assert gap_of(audit, "flip_rate")["groups"][0] == f"{FAVOURED} / {OTHER}"
+    assert gap_of(audit, "flip_rate")["alarm"]
+    assert any("local LLM: label gap of priority = high" in alarm for alarm in audit["alarms"])
+
+
+def test_a_local_llm_that_errs_by_chance_raises_no_alarm():
+    test = unsigned(60)
+    rows = chosen(test)
+
+    audit = audited(rows, student_answers(rows, 0, random.Random(1)), test)
+
+    assert audit["alarms"] == []
+    assert gap_of(audit, "flip_rate")["values"][1] > 10
+
+
+def test_a_name_that_is_repeated_in_the_answer_is_no_flip():
+    test = pairs(20).assign(response=[json.dumps({"from": "nobody"}) for _ in range(20)])
+    rows = chosen(test, sample=20)
+    answers = rows.assign(
+        sample=1, response=[json.dumps({"from": name or "nobody"}) for name in rows["name"]]
+    )
+
+    audit = audited(rows, answers, test)
+
+    assert gap_of(audit, "flip_rate")["values"] == [0, 0]
+
+
+def test_worse_answers_to_one_group_are_found():
+    test = pairs(30).assign(response=[f"The answer to {n} is a word." for n in range(30)])
+    rows = chosen(test)
+    worse = [
+        row["reference"][: 10 if row["traits"].get("gender") == OTHER else 30]
+        for row in rows.to_dict("records")
+    ]
+
+    audit = audited(rows, rows.assign(sample=1, response=worse), test)
+
+    gap = gap_of(audit, "score_gap")
+    assert gap["values"][0] > gap["values"][1] + 20
+    assert gap["alarm"]
+    assert "labels of the answers: the references have none" in audit["student"]["unmeasured"]
+
+
+def test_what_the_answers_have_more_of_than_the_references_is_found_in_each_iteration():
+    test = pairs(40)
+    refusing = ["I'm sorry, but I can't help with that." if n % 2 else "r" for n in range(40)]
+
+    audit = audited(
+        Counterfactuals.empty(),
+        Responses.empty(),
+        test,
+        pd.DataFrame({"id": test["id"], "sample": 1, "response": refusing}),
+    )
+
+    (alarm,) = audit["alarms"]
+    assert alarm.startswith("local LLM: refusal excess, answers against references, is +50.0")
+    assert audit["student"]["unmeasured"] == [
+        "other names, pronouns and dialects: tried in the last iteration of a loop"
+    ]
+
+
+def test_the_alarms_of_the_pairs_are_alarms_too():
+    audit = audited(
+        Counterfactuals.empty(),
+        Responses.empty(),
+        pairs(12),
+        audit={**FAIR["pairs"], "alarms": ["pairs: a gap"]},
+    )
+
+    assert audit["alarms"] == ["pairs: a gap"]
+
+
+def test_a_signed_ticket_has_a_known_name():
+    pair = sign({"prompt": "p", "response": '{"priority": "low"}'}, 1.0, random.Random(1))
+
+    assert GROUPS.first_name_in(pair["prompt"])
