@@ -91,7 +91,7 @@ def test_balance_draws_the_same_pairs_each_time_and_leaves_fair_ones_alone():
     balance = FairnessParameters(on_excess="balance")
 
     one, other, fair = (
-        balance_pairs(new(100, strength), None, coverage(20), GROUPS, balance)
+        balance_pairs(new(160, strength), None, coverage(20), GROUPS, balance)
         for strength in (STRENGTH, STRENGTH, 0)
     )
 
