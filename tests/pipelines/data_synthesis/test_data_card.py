@@ -103,7 +103,7 @@ def test_what_was_dropped_is_summed_over_all_iterations():
 
 
 def test_a_coverage_pair_that_would_tie_a_label_to_a_group_is_counted():
-    rows = rows_of(card(training_set().iloc[1:]))
+    rows = rows_of(card(training_set().query("origin != 'coverage' or id == 'train-0'")))
 
     assert ["unbalanced", "would have tied a label to a group of people", "1"] in rows
 
