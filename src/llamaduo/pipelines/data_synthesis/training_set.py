@@ -10,6 +10,8 @@ from llamaduo.near_duplicates import plain
 from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST
 from llamaduo.schemas import TrainingSet
+from llamaduo.service_llm.answers import count_replaced
+from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.failures import Failure
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ def report_synthesis(
     screened_coverage: pd.DataFrame,
     ready_pairs: pd.DataFrame,
     previous_synthesis_report: dict[str, Any] | None,
+    service_llm: ServiceLLM,
     synthesis: SynthesisParameters,
 ) -> dict[str, Any]:
     """Count what was asked for, what came, and what was dropped for which reason.
@@ -97,6 +100,12 @@ def report_synthesis(
         "prompt_tokens": int(replies["prompt_tokens"].sum()),
         "completion_tokens": int(replies["completion_tokens"].sum()),
         "teacher": sorted(synthesis_replies["model"].dropna().unique()),
+        "privacy": {
+            "detect": service_llm.gate.settings.detect,
+            "coverage": count_replaced(screened_coverage),
+            "pairs": count_replaced(selected_pairs),
+            "requests": count_replaced(synthesis_replies),
+        },
     }
 
 

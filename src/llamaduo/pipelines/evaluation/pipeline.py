@@ -196,7 +196,7 @@ def _recording() -> list[Node]:
         ),
         Node(
             reports.choose_worst_responses,
-            ["responses", "judgements", "coverage_test"],
+            ["responses", "judgements", "coverage_test", "judge"],
             "worst_responses",
             name="choose_worst_responses",
         ),

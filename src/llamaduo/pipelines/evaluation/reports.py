@@ -51,9 +51,9 @@ def count_costs(
 
 
 def choose_worst_responses(
-    responses: pd.DataFrame, judgements: pd.DataFrame, pairs: pd.DataFrame
+    responses: pd.DataFrame, judgements: pd.DataFrame, pairs: pd.DataFrame, judge: Judge
 ) -> pd.DataFrame:
-    """The responses that scored lowest, beside their references.
+    """The responses that scored lowest, beside their references, as the judge may see them.
 
     Returns:
         ``WorstResponses``, the worst first, those without a score last; none with full marks.
@@ -67,8 +67,9 @@ def choose_worst_responses(
         .sort_values(["precision", "similarity", "id", "sample"], kind="stable")
     )
     imperfect = table[(table[list(SCORES)] != HIGHEST_SCORE).any(axis=1)]
-    columns = list(WorstResponses.to_schema().columns)
-    return imperfect.head(MOST_SHOWN)[columns].reset_index(drop=True)
+    worst = imperfect.head(MOST_SHOWN).reset_index(drop=True)
+    protected = judge.jury[0].gate.protect_rows(worst, ["prompt", "reference", "response"])
+    return protected[list(WorstResponses.to_schema().columns)]
 
 
 def write_iteration_report(

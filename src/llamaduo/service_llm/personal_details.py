@@ -1,0 +1,307 @@
+"""Where a text holds details by which a person, or somebody's account, can be known.
+
+Only what has a form of its own is found here; names and places are for ``names.py``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from stdnum import iban, luhn
+
+from llamaduo.service_llm.surrogates import FICTIONAL_LINE, FICTIONAL_PHONE, MARK, is_surrogate
+
+TAKEN = "\0"
+"""Stands where a detail was found."""
+BREAK = "\n"
+"""Stands for a JSON escape; of the details only a private key goes on behind it."""
+ESCAPE = re.compile(r'\\+(?:u([0-9a-fA-F]{4})|["/bfnrt])?')
+"""Also of JSON inside JSON, whose backslashes are doubled."""
+
+
+class Detail(NamedTuple):
+    """One occurrence of a personal detail."""
+
+    kind: str
+    start: int
+    end: int
+    value: str
+    """The same in all spellings; of a phone number the national significant number."""
+
+
+Finder = Callable[[str], Iterator[Detail]]
+
+
+def find_details(text: str, regions: Sequence[str]) -> tuple[list[Detail], str]:
+    """Find the personal details of a text, which may be JSON.
+
+    What lies in a range that belongs to nobody is no detail.
+
+    Args:
+        regions: ISO 3166 codes of the countries whose phone numbers are known without a country
+            code.
+
+    Returns:
+        The details by their place, none overlapping another; and the rest of the text in the same
+        length, with ``TAKEN`` over details and reserved values, and ``BREAK`` over JSON escapes.
+    """
+    finders = [*FINDERS, lambda rest: _phones(rest, regions)]
+    rest = _without_fictional_phones(without_escapes(text))
+    details: list[Detail] = []
+    while found := _found_once(finders, rest):  # what is taken may uncover more
+        rest = _taken(rest, found)
+        details += [each for each in found if not is_surrogate(each.kind, each.value)]
+    return sorted(details, key=lambda each: each.start), rest
+
+
+def without_escapes(text: str) -> str:
+    """A text in its own length with its JSON escapes as breaks, but for letters: as letters."""
+    return ESCAPE.sub(_unescaped, text) if "\\" in text else text
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    letter = chr(int(escape[1], 16)) if escape[1] else ""
+    return (letter if letter.isalnum() else BREAK) * len(escape[0])
+
+
+def _without_fictional_phones(text: str) -> str:
+    """No plan holds them for valid, so that the search for phone numbers would not see them."""
+    if not FICTIONAL_LINE.search(text):
+        return text
+    return FICTIONAL_PHONE.sub(lambda match: TAKEN * len(match[0]), text)
+
+
+def _found_once(finders: Iterable[Finder], text: str) -> list[Detail]:
+    """What each finder finds in what those before it have left."""
+    details: list[Detail] = []
+    for finder in finders:
+        found = list(finder(text))
+        text = _taken(text, found)
+        details += found
+    return details
+
+
+def _taken(text: str, spans: Iterable[Detail]) -> str:
+    for span in spans:
+        text = text[: span.start] + TAKEN * (span.end - span.start) + text[span.end :]
+    return text
+
+
+# Secrets. Only the secret part is a detail: what goes before it stays.
+
+LOGIN = re.compile(r"://([^\s\0/:@\"'<>]+):([^\s\0/@\"'<>]+)@|://([^\s\0/:@\"'<>]{16,})@")
+QUERY = re.compile(
+    r"[?&;][\w.-]*(?:token|key|secret|passw|pwd|signature|sig|auth|session|credential)[\w.-]*="
+    r"([^\s\0&#\"'<>]{6,})",
+    re.IGNORECASE,
+)
+JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
+BEARER = re.compile(r"\b(?:bearer|basic)[ \n]+(?=[A-Za-z]*[\d+/=_-])([\w.~+/-]{12,}=*)", re.I)
+PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----([\s\w+/=:,-]+?)-----END [A-Z ]*PRIVATE KEY-----"
+)
+KNOWN_KEY = re.compile(
+    r"""(?<![^\W_])(?:
+    sk-(?:[a-z]{2,8}[0-9]{0,2}-)*([\w-]{16,})                 # OpenAI, Anthropic and others
+    |(?:[srp]k|rk)_(?:live|test)_(\w{10,})                    # Stripe
+    |(?:AKIA|ASIA)([A-Z0-9]{16})                              # AWS
+    |(?:gh[pousr]|github_pat|glpat|hf|npm|gsk|shpat|whsec|dop_v1)[_-]([\w-]{16,})
+    |xox[abeoprs]-([\w-]{10,})                                # Slack
+    |AIza([\w-]{30,}) |ya29\.([\w.-]{20,})                    # Google
+    |SG\.([\w-]{16,}\.[\w-]{16,})                             # SendGrid
+    )(?![\w-])""",
+    re.VERBOSE,
+)
+ASSIGNMENT = re.compile(
+    r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|kennwort|mot\ de\ passe|contrase[nñ]a
+        |secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key|token\b|credential)
+    \w{0,16}(?P<before>[ ]?["'\n]{0,9})[ ]{0,2}(?:=>|:=|[:=]|\b(?:is|ist|lautet)\b)[ ]{0,2}
+    (?P<quote>["'\n]{0,9})(?P<value>[^\s\0"'<>,;(){}\[\]`]{4,})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+ASSIGNED = ("pass", "pwd", "kennwort", "contrase", "secret", "key", "token", "credential")
+SECRET_LIKE = re.compile(r"(?=.*[^\W\d_])(?:.*\d|.*[@$%^&*+!?#]\w)|" + MARK)
+PASSWORD_NAMES = ("pass", "pwd", "kennwort", "mot de passe", "contrase")
+
+
+def _groups(kind: str, pattern: re.Pattern[str], text: str) -> Iterator[Detail]:
+    """Each group of each match is a detail."""
+    for match in pattern.finditer(text):
+        for number in range(1, pattern.groups + 1):
+            if match[number]:
+                yield Detail(kind, *match.span(number), match[number])
+
+
+def _urls(text: str) -> Iterator[Detail]:
+    """User and password of a URL, and secrets in its query."""
+    if "://" in text:
+        yield from _groups("url", LOGIN, text)
+        yield from _groups("url", QUERY, text)
+
+
+def _tokens(text: str) -> Iterator[Detail]:
+    if "eyJ" in text:
+        yield from _groups("token", JWT, text)
+        text = _taken(text, _groups("token", JWT, text))
+    yield from _groups("token", BEARER, text)
+
+
+def _keys(text: str) -> Iterator[Detail]:
+    found = [
+        *(_groups("key", PRIVATE_KEY, text) if "-----BEGIN" in text else ()),
+        *_groups("key", KNOWN_KEY, text),
+    ]
+    yield from found
+    lower = text.lower()  # looking for the words one by one is faster than the pattern
+    if not any(word in lower for word in ASSIGNED):
+        return
+    for match in ASSIGNMENT.finditer(_taken(text, found)):
+        value = match["value"].rstrip(".:!?")
+        is_number = value.isdigit() and match["name"].lower().startswith(PASSWORD_NAMES)
+        # A number without quotes behind a quoted name is a number of a JSON object, and stays one.
+        is_json = match["before"].strip(" ") and not match["quote"]
+        if SECRET_LIKE.match(value) or (is_number and not is_json):
+            start = match.start("value")
+            yield Detail("key", start, start + len(value), value)
+
+
+# Addresses and numbers.
+
+EMAIL = re.compile(
+    r"(?<![\w.+%-])\w(?:[\w.+%'&-]{0,62}[\w+-])?@[^\W_][\w-]*(?:\.[^\W_][\w-]*)*\.[^\W\d_]{2,}"
+)
+# These look ahead, so that one that has swallowed the next hides none.
+IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ \u00a0.-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
+IBAN_LENGTHS = range(34, 14, -1)
+CARD = re.compile(
+    r"(?<![\d+])(?<!\d[.,])(?<![^\W\d_]-)"
+    r"(?=((?:4\d|5\d|2[2-7]|3[0-8]|6\d)\d\d(?:[ \u00a0.-]?\d){8,15}(?!\d)))"
+)
+CARD_LENGTHS = (16, 15, 14, 19, 18, 17, 13, 12)
+IPV4 = re.compile(r"(?<![\w.])(?<![a-z]-)(?:\d{1,3}\.){3}\d{1,3}(?!\w)(?!\.\d)")
+IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?!\w)(?![:.]\w)", re.IGNORECASE)
+VERSION = re.compile(
+    r"(?:\b(?:v|ver|version|release|build|firmware|section|chapter)[. :=]*|[<>=!~]=\s?)\Z", re.I
+)
+LEAST_HEX = 5
+"""Hexadecimal digits of an IPv6 address; with less it may be code, such as a::b1."""
+ANY_NUMBER = re.compile(r"\d(?:[^\w\n\0]{0,4}\d){6}")
+GAP = re.compile(r"\s{2}")
+"""Of a table, not of a number."""
+EXTENSION = re.compile(r"[^\w]*(?:[^\W\d]|#|;).*\Z", re.DOTALL)
+NO_PHONE = re.compile(
+    r"""(?<![\d./-])(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d\d)|\d{4}[./-]\d{1,2}[./-]\d{1,2})
+        (?![./-]?\d)                                                            # a date
+    |-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}                                           # of a UUID
+    |(?<![\d.,+])\d[.,]\d{2,}(?![\d.,])                                         # a fraction""",
+    re.IGNORECASE | re.VERBOSE,
+)
+COUNTED = re.compile(
+    r"""(?:\b(?-i:[A-Z]{2,})[-_]                                                 # INV-4402
+    |(?:\#|\b(?:order|invoice|ticket|case|ref|reference|account|customer|serial|tracking|id|isbn)\b)
+     [ ]?(?:(?:no|nr|number|id)\b)?[.:\#]*[ ]?)\Z""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What stands before a number that is no phone's."""
+REACH = 24
+"""Characters before a number that say what it is."""
+
+
+def _emails(text: str) -> Iterator[Detail]:
+    if "@" in text:
+        for match in EMAIL.finditer(text):
+            yield Detail("email", *match.span(), match[0].lower())
+
+
+def _ibans(text: str) -> Iterator[Detail]:
+    return _checked("iban", IBAN, IBAN_LENGTHS, partial(iban.is_valid, check_country=False), text)
+
+
+def _cards(text: str) -> Iterator[Detail]:
+    return _checked("card", CARD, CARD_LENGTHS, luhn.is_valid, text)
+
+
+def _checked(
+    kind: str,
+    pattern: re.Pattern[str],
+    lengths: Iterable[int],
+    is_valid: Callable[[str], bool],
+    text: str,
+) -> Iterator[Detail]:
+    """The beginning of each match that has one of the lengths and the right check digits."""
+    end = 0
+    for match in pattern.finditer(text):
+        if match.start() < end:
+            continue
+        places = [place for place in range(*match.span(1)) if text[place].isalnum()]
+        for length in lengths:
+            value = "".join(text[place] for place in places[:length]).upper()
+            rest = places[length : length + 1]
+            is_whole = len(value) == length and rest != [places[length - 1] + 1]
+            if is_whole and is_valid(value):
+                end = places[length - 1] + 1
+                yield Detail(kind, match.start(), end, value)
+                break
+
+
+def _ips(text: str) -> Iterator[Detail]:
+    for match in IPV4.finditer(text) if "." in text else ():
+        if _is_somebodys(match[0], IPv4Address) and not _is_after(VERSION, text, match.start()):
+            yield Detail("ip", *match.span(), match[0])
+    for match in IPV6.finditer(text) if ":" in text else ():
+        digits = match[0].replace(":", "")
+        is_long = len(digits) >= LEAST_HEX and not digits.isalpha()
+        if is_long and _is_somebodys(match[0], IPv6Address):
+            yield Detail("ip", *match.span(), IPv6Address(match[0]).exploded)
+
+
+def _is_somebodys(text: str, address: type[IPv4Address] | type[IPv6Address]) -> bool:
+    """Whether it is an address of a host, and not of every host's own or of a net."""
+    try:
+        ip = address(text)
+    except AddressValueError:
+        return False
+    is_mask = ip.version == 4 and ip >= IPv4Address("224.0.0.0")
+    return not (ip.is_loopback or ip.is_unspecified or is_mask)
+
+
+def _is_after(pattern: re.Pattern[str], text: str, place: int) -> bool:
+    return pattern.search(text, max(0, place - REACH), place) is not None
+
+
+def _phones(text: str, regions: Sequence[str]) -> Iterator[Detail]:
+    """Any possible number with a country code, and the valid ones of the regions."""
+    if not ANY_NUMBER.search(text):
+        return
+    text = NO_PHONE.sub(lambda match: TAKEN * len(match[0]), text)
+    if not ANY_NUMBER.search(text):
+        return
+    for region in (None, *regions):
+        found = list(_phones_of(region, text))
+        yield from found
+        text = _taken(text, found)
+
+
+def _phones_of(region: str | None, text: str) -> Iterator[Detail]:
+    from phonenumbers import (
+        Leniency,
+        PhoneNumberMatcher,
+        national_significant_number,
+        ndd_prefix_for_region,
+    )
+
+    # The library takes a German 1698 for a number; nobody writes one without its prefix.
+    prefix = "0" if region and ndd_prefix_for_region(region, True) == "0" else ""
+    leniency = Leniency.VALID if region else Leniency.POSSIBLE
+    for match in PhoneNumberMatcher(text, region, leniency):
+        written = EXTENSION.sub("", match.raw_string)
+        is_phone = written.lstrip("(").startswith((prefix, "+")) and not GAP.search(written)
+        if is_phone and not (written.isdigit() and _is_after(COUNTED, text, match.start)):
+            value = national_significant_number(match.number)
+            yield Detail("phone", match.start, match.start + len(written), value)
+
+
+FINDERS: tuple[Finder, ...] = (_urls, _tokens, _keys, _emails, _ibans, _cards, _ips)
+"""In the order in which kinds win where they overlap; phone numbers come last."""
