@@ -161,8 +161,10 @@ def _ip(rng):
     network = rng.choice(["2a02:8108", "2001:4860", "fe80"])
     host = f"{rng.getrandbits(16) | 4096:x}"
     text = rng.choice(
-        [fake.ipv4_public(), fake.ipv4_public(), fake.ipv4_private(), fake.ipv6()]
-        + [
+        [
+            fake.ipv4_public(),
+            fake.ipv4_private(),
+            fake.ipv6(),
             f"{network}::{host}",
             f"{network}:0:0:{host}::1".replace("fe80:0:0", "fe80:0"),
             fake.ipv6().upper(),

@@ -12,6 +12,8 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.typing import Series
 
+from llamaduo.service_llm.privacy import quote
+
 
 class Table(pa.DataFrameModel):
     """The base of all tables: types are coerced, extra columns are kept."""
@@ -41,7 +43,7 @@ class Table(pa.DataFrameModel):
             if foreign.any():
                 row = int(foreign.to_numpy().argmax())
                 raise ValueError(
-                    f"row {row + 1}: column {column} holds a {type(frame[column].iloc[row]).__name__}, "
+                    f"row {row + 1}: column {column} holds {quote(frame[column].iloc[row], 80)}, "
                     "expected text; write it as a string (of a CSV file, read all columns as text: "
                     "load_args: {dtype: str}; conversations of several turns are not supported)"
                 )

@@ -68,9 +68,15 @@ def test_the_service_llm_is_measured_by_the_references_and_by_its_own_first_answ
     prompt = "{{ nonce }}\n{{ case }}"
 
     with FakeOpenAI(answer=is_right) as server:
-        judge = Judge((service_at(server.base_url, tmp_path / "journal.sqlite"),))
+        service = service_at(server.base_url, tmp_path / "journal.sqlite")
         rows = judge_baselines(
-            gathered, pairs(4), prompt, judge, parameters(), IterationParameters()
+            gathered,
+            pairs(4),
+            prompt,
+            Judge((service,)),
+            service,
+            parameters(),
+            IterationParameters(),
         )
 
     own, agreement = ({row["name"]: row for row in rows}[name] for name in (SERVICE_LLM, AGREEMENT))

@@ -174,9 +174,7 @@ def _header(cells: list[str], problem: str) -> list[str]:
                 f"{other!r}, in the catalog"
             )
     if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise ValueError(
-            f"the column {quote(twice[0], 80)} stands twice in the header; rename one"
-        )
+        raise ValueError(f"the column {quote(twice[0], 80)} stands twice in the header; rename one")
     return header
 
 

@@ -93,9 +93,10 @@ class RawPairsDataset(AbstractDataset[NoReturn, pd.DataFrame]):
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows as text without their personal details, for Kedro-Viz."""
         cells = [
-            [file, line, *PrivacyGate().protect([json.dumps(row, default=str), problem]).texts]
+            [file, line, [json.dumps(row, default=str, ensure_ascii=False), problem]]
             for file, line, row, problem in islice(self._rows(), nrows)
         ]
+        cells = [[*place, *PrivacyGate().protect(texts).texts] for *place, texts in cells]
         return TablePreview({"index": list(range(len(cells))), "columns": COLUMNS, "data": cells})
 
     def _rows(self) -> Iterator[tuple[str, int, dict[str, Any] | None, str]]:

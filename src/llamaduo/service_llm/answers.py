@@ -21,7 +21,6 @@ from llamaduo.service_llm.failures import (
     retry_of,
 )
 
-
 if TYPE_CHECKING:
     import pandas as pd
 

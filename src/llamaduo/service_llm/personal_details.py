@@ -48,7 +48,7 @@ def find_details(text: str, regions: Sequence[str]) -> tuple[list[Detail], str]:
         length, with ``TAKEN`` over details and reserved values, and ``BREAK`` over JSON escapes.
     """
     finders = [*FINDERS, lambda rest: _phones(rest, regions)]
-    rest = _without_fictional_phones(without_escapes(text))
+    rest = _without_reserved(without_escapes(text))
     details: list[Detail] = []
     while found := _found_once(finders, rest):  # what is taken may uncover more
         rest = _taken(rest, found)
@@ -66,8 +66,11 @@ def _unescaped(escape: re.Match[str]) -> str:
     return (letter if letter.isalnum() else BREAK) * len(escape[0])
 
 
-def _without_fictional_phones(text: str) -> str:
-    """No plan holds them for valid, so that the search for phone numbers would not see them."""
+def _without_reserved(text: str) -> str:
+    """Numbers that are none, before by chance others around them are valid too."""
+    text = _taken(text, list(_ibans(text, partial(is_surrogate, "iban"))))
+    text = _taken(text, list(_cards(text, partial(is_surrogate, "card"))))
+    text = _taken(text, [each for each in _ips(text) if is_surrogate("ip", each.value)])
     if not FICTIONAL_LINE.search(text):
         return text
     return FICTIONAL_PHONE.sub(lambda match: TAKEN * len(match[0]), text)
@@ -98,7 +101,9 @@ QUERY = re.compile(
     re.IGNORECASE,
 )
 JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
-BEARER = re.compile(r"\b(?:bearer|basic)[ \n]+(?=[A-Za-z]*[\d+/=_-])([\w.~+/-]{12,}=*)", re.I)
+BEARER = re.compile(
+    r"\b(?:bearer|basic)[ \n]+(?=[A-Za-z]*[\d+/=_-])([\w.~+/=-]{11,}[\w~+/=-])", re.I
+)
 PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----([\s\w+/=:,-]+?)-----END [A-Z ]*PRIVATE KEY-----"
 )
@@ -118,7 +123,7 @@ ASSIGNMENT = re.compile(
     r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|kennwort|mot\ de\ passe|contrase[nñ]a
         |secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key|token\b|credential)
     \w{0,16}(?P<before>[ ]?["'\n]{0,9})[ ]{0,2}(?:=>|:=|[:=]|\b(?:is|ist|lautet)\b)[ ]{0,2}
-    (?P<quote>["'\n]{0,9})(?P<value>[^\s\0"'<>,;(){}\[\]`]{4,})""",
+    (?P<quote>["'\n]{0,9})(?P<value>[^\s\0"'<>,;(){}\[\]`]{4,}+)(?!\0)""",
     re.IGNORECASE | re.VERBOSE,
 )
 ASSIGNED = ("pass", "pwd", "kennwort", "contrase", "secret", "key", "token", "credential")
@@ -160,9 +165,9 @@ def _keys(text: str) -> Iterator[Detail]:
     for match in ASSIGNMENT.finditer(_taken(text, found)):
         value = match["value"].rstrip(".:!?")
         is_number = value.isdigit() and match["name"].lower().startswith(PASSWORD_NAMES)
-        # A number without quotes behind a quoted name is a number of a JSON object, and stays one.
-        is_json = match["before"].strip(" ") and not match["quote"]
-        if SECRET_LIKE.match(value) or (is_number and not is_json):
+        # What has no quotes behind a quoted name is a number of a JSON object, and stays one.
+        is_json_number = match["before"].strip(" ") and not match["quote"]
+        if not is_json_number and (is_number or SECRET_LIKE.match(value)):
             start = match.start("value")
             yield Detail("key", start, start + len(value), value)
 
@@ -170,7 +175,7 @@ def _keys(text: str) -> Iterator[Detail]:
 # Addresses and numbers.
 
 EMAIL = re.compile(
-    r"(?<![\w.+%-])\w(?:[\w.+%'&-]{0,62}[\w+-])?@[^\W_][\w-]*(?:\.[^\W_][\w-]*)*\.[^\W\d_]{2,}"
+    r"(?<![\w.+%-])\w(?:[\w.+%'&-]{0,62}[\w+-])?@[^\W_][\w-]*(?:\.[^\W_][\w-]*)*\.[^\W\d_][\w-]*\w"
 )
 # These look ahead, so that one that has swallowed the next hides none.
 IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ \u00a0.-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
@@ -180,8 +185,10 @@ CARD = re.compile(
     r"(?=((?:4\d|5\d|2[2-7]|3[0-8]|6\d)\d\d(?:[ \u00a0.-]?\d){8,15}(?!\d)))"
 )
 CARD_LENGTHS = (16, 15, 14, 19, 18, 17, 13, 12)
-IPV4 = re.compile(r"(?<![\w.])(?<![a-z]-)(?:\d{1,3}\.){3}\d{1,3}(?!\w)(?!\.\d)")
-IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?!\w)(?![:.]\w)", re.IGNORECASE)
+IPV4 = re.compile(r"(?<![\w.\0])(?<![a-z]-)(?:\d{1,3}\.){3}\d{1,3}(?!\w)(?!\.\d)")
+IPV6 = re.compile(
+    r"(?<![\w:.\0])(?:[0-9a-f]{0,4}:){2,7}(?:[0-9a-f]{1,4}|(?<=::))(?!\w)(?![:.]\w)", re.IGNORECASE
+)
 VERSION = re.compile(
     r"(?:\b(?:v|ver|version|release|build|firmware|section|chapter)[. :=]*|[<>=!~]=\s?)\Z", re.I
 )
@@ -215,12 +222,18 @@ def _emails(text: str) -> Iterator[Detail]:
             yield Detail("email", *match.span(), match[0].lower())
 
 
-def _ibans(text: str) -> Iterator[Detail]:
-    return _checked("iban", IBAN, IBAN_LENGTHS, partial(iban.is_valid, check_country=False), text)
+def _ibans(text: str, is_wanted: Callable[[str], bool] = bool) -> Iterator[Detail]:
+    def is_valid(value: str) -> bool:
+        return is_wanted(value) and iban.is_valid(value, check_country=False)
+
+    return _checked("iban", IBAN, IBAN_LENGTHS, is_valid, text)
 
 
-def _cards(text: str) -> Iterator[Detail]:
-    return _checked("card", CARD, CARD_LENGTHS, luhn.is_valid, text)
+def _cards(text: str, is_wanted: Callable[[str], bool] = bool) -> Iterator[Detail]:
+    def is_valid(value: str) -> bool:
+        return is_wanted(value) and luhn.is_valid(value)
+
+    return _checked("card", CARD, CARD_LENGTHS, is_valid, text)
 
 
 def _checked(
@@ -248,7 +261,8 @@ def _checked(
 
 def _ips(text: str) -> Iterator[Detail]:
     for match in IPV4.finditer(text) if "." in text else ():
-        if _is_somebodys(match[0], IPv4Address) and not _is_after(VERSION, text, match.start()):
+        is_version = _is_after(VERSION, text, match.start())
+        if not is_version and _is_somebodys(match[0], IPv4Address):
             yield Detail("ip", *match.span(), match[0])
     for match in IPV6.finditer(text) if ":" in text else ():
         digits = match[0].replace(":", "")
@@ -298,7 +312,9 @@ def _phones_of(region: str | None, text: str) -> Iterator[Detail]:
     for match in PhoneNumberMatcher(text, region, leniency):
         written = EXTENSION.sub("", match.raw_string)
         is_phone = written.lstrip("(").startswith((prefix, "+")) and not GAP.search(written)
-        if is_phone and not (written.isdigit() and _is_after(COUNTED, text, match.start)):
+        if is_phone and not (
+            written.replace("-", "").isdigit() and _is_after(COUNTED, text, match.start)
+        ):
             value = national_significant_number(match.number)
             yield Detail("phone", match.start, match.start + len(written), value)
 

@@ -85,9 +85,11 @@ class PrivacyGate:
         Returns:
             The table, with the column ``replaced``: the kind of each detail that was replaced.
         """
-        rows = [self.protect(row) for row in table[columns].itertuples(index=False, name=None)]
-        texts = {name: [row.texts[place] for row in rows] for place, name in enumerate(columns)}
-        return table.assign(**texts, replaced=[row.replaced for row in rows])
+        rows = [self.protect(row) for row in zip(*(table[name] for name in columns), strict=True)]
+        protected: dict[str, Any] = {
+            name: [row.texts[place] for row in rows] for place, name in enumerate(columns)
+        }
+        return table.assign(**protected, replaced=[row.replaced for row in rows])
 
     def _find(self, text: str) -> list[Detail]:
         if self.settings.detect == "off":

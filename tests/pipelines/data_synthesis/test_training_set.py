@@ -7,7 +7,7 @@ from llamaduo.errors import InputError
 from llamaduo.parameters import IterationParameters
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
 from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
-from tests.pipelines.data_synthesis.tables import coverage, parameters, parsed, so_far
+from tests.pipelines.data_synthesis.tables import SERVICE_LLM, coverage, parameters, parsed, so_far
 
 TEST = pd.DataFrame({"prompt": ["What is the capital of France?"]})
 HOLDOUT = pd.DataFrame({"prompt": ["How far is the moon?"]})
@@ -15,7 +15,10 @@ HOLDOUT = pd.DataFrame({"prompt": ["How far is the moon?"]})
 
 def selected(*prompts, dropped, **columns):
     rows = parsed(*prompts, **columns).drop(columns=["unreadable", "seed_prompt"])
-    return rows.assign(dropped=dropped, filter_version="1-aabbccdd", score=float("nan"))
+    replaced = [[] for _ in range(len(rows))]
+    return rows.assign(
+        dropped=dropped, filter_version="1-aabbccdd", score=float("nan"), replaced=replaced
+    )
 
 
 def extend(pairs, previous=None, iteration=2, of_coverage=None):
@@ -37,6 +40,7 @@ def replies(**columns):
         "prompt_tokens": [10, 0, 0],
         "completion_tokens": [5, 0, 0],
         "model": ["gpt", "gpt", None],
+        "replaced": [["email"], [], ["email", "phone"]],
     }
     return pd.DataFrame({**rows, **columns})
 
@@ -51,6 +55,7 @@ def report(rows, judged=None, asked=20, **changes):
         left_out,
         ReadyPairs.empty(),
         so_far(3),
+        SERVICE_LLM,
         parameters(pairs_per_iteration=asked, **changes),
     )
 

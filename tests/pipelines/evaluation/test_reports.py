@@ -65,6 +65,11 @@ SYNTHESIS = {
     "coverage_left_out": {"too_long": 1},
 }
 
+PRIVACY = {
+    "service_llm": {"detect": "patterns", "coverage": {"email": 2}, "pairs": {}, "requests": {}},
+    "judge": {"detect": ["patterns"], "requests": {"email": 3, "phone": 1}},
+}
+
 
 def service(name):
     return ServiceLLM("e", "u", name, SecretStr("k"), None)
@@ -101,7 +106,9 @@ def worst(prompt="p", response="r"):
     return WorstResponses.validate(pd.DataFrame([row]))
 
 
-def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS):
+def pages(
+    *entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS, privacy=PRIVACY
+):
     history, evaluation = list(entries), parameters()
     baselines = baselines or compared([50] * 40)
     plot = plot_scores(history, baselines, evaluation)
@@ -110,6 +117,7 @@ def pages(*entries, confirmation=None, baselines=None, table=None, synthesis=SYN
         confirmation or {},
         baselines,
         synthesis,
+        privacy,
         worst() if table is None else table,
         plot,
         plot_categories(history[-1]["assessment"], evaluation),
@@ -333,7 +341,8 @@ def test_the_worst_responses_come_first_and_perfect_ones_not_at_all():
         similarity=[100, 50, 90, np.nan], precision=[100, 75, 25, np.nan]
     )
 
-    table = WorstResponses.validate(choose_worst_responses(texts, judgements, pairs(4)))
+    judge = Judge((service("judge"),))
+    table = WorstResponses.validate(choose_worst_responses(texts, judgements, pairs(4), judge))
 
     assert list(table["response"]) == ["c", "b", "d"]
     assert list(table["reference"]) == ["reference 2", "reference 1", "reference 3"]

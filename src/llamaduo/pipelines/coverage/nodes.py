@@ -40,7 +40,8 @@ def check_rows(
     _refuse_unknown_columns(list(columns), coverage)
     if extra := [name for name in columns if name not in known_names(coverage)]:
         logger.info(
-            "columns that a pair does not have are left out: %s", ", ".join(quote(name, 40) for name in extra)
+            "columns that a pair does not have are left out: %s",
+            ", ".join(quote(name, 40) for name in extra),
         )
     read = [_read(raw["row"], raw["problem"], coverage) for raw in raw_pairs.to_dict("records")]
     fields = pd.DataFrame([{**NOTHING, **each} for each, _ in read])

@@ -104,7 +104,7 @@ def report_synthesis(
             "detect": service_llm.gate.settings.detect,
             "coverage": count_replaced(screened_coverage),
             "pairs": count_replaced(selected_pairs),
-            "requests": count_replaced(synthesis_replies),
+            "requests": count_replaced(replies),
         },
     }
 

@@ -168,6 +168,18 @@ def _recording() -> list[Node]:
             name="count_costs",
         ),
         Node(
+            reports.report_privacy,
+            [
+                "synthesis_report",
+                "judge_replies",
+                "audit_replies",
+                "holdout_judge_replies",
+                "judge",
+            ],
+            "privacy_report",
+            name="report_privacy",
+        ),
+        Node(
             decision.record_iteration,
             [
                 "previous_iteration_history",
@@ -219,6 +231,7 @@ def _recording() -> list[Node]:
                 "confirmation",
                 "baseline_comparison",
                 "synthesis_report",
+                "privacy_report",
                 "worst_responses",
                 "score_plot",
                 "category_plot",

@@ -14,9 +14,11 @@ from llamaduo.pipelines.evaluation.sentences import (
     REASONS,
     explain_verdict,
     notes_on_models,
+    privacy_notes,
     synthesis_notes,
 )
 from llamaduo.schemas import WorstResponses
+from llamaduo.service_llm.answers import count_replaced
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
 from llamaduo.service_llm.tally import spent_by
@@ -50,6 +52,29 @@ def count_costs(
     return {"iteration": verdict["iteration"], **costs}
 
 
+def report_privacy(
+    synthesis_report: dict[str, Any],
+    judge_replies: pd.DataFrame,
+    audit_replies: pd.DataFrame,
+    holdout_judge_replies: pd.DataFrame,
+    judge: Judge,
+) -> dict[str, Any]:
+    """Count the personal details that were replaced in what was sent and in what trains.
+
+    Returns:
+        ``service_llm``: ``privacy`` of the synthesis report; ``judge``: ``detect`` of each member,
+        and ``requests``, the number of each kind.
+    """
+    replies = pd.concat([judge_replies, audit_replies, holdout_judge_replies])
+    return {
+        "service_llm": synthesis_report["privacy"],
+        "judge": {
+            "detect": [member.gate.settings.detect for member in judge.jury],
+            "requests": count_replaced(replies),
+        },
+    }
+
+
 def choose_worst_responses(
     responses: pd.DataFrame, judgements: pd.DataFrame, pairs: pd.DataFrame, judge: Judge
 ) -> pd.DataFrame:
@@ -77,6 +102,7 @@ def write_iteration_report(
     confirmation: dict[str, Any],
     baseline_comparison: dict[str, Any],
     synthesis_report: dict[str, Any],
+    privacy_report: dict[str, Any],
     worst_responses: pd.DataFrame,
     score_plot: go.Figure,
     category_plot: go.Figure,
@@ -97,6 +123,7 @@ def write_iteration_report(
         judges=latest["judge_audit"]["judges"],
         canary_names=CANARY_NAMES,
         synthesis_notes=synthesis_notes(synthesis_report),
+        privacy_notes=privacy_notes(privacy_report),
         worst=worst_responses.astype(object)
         .where(worst_responses.notna(), None)
         .to_dict("records"),
