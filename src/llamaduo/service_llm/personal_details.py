@@ -102,7 +102,7 @@ QUERY = re.compile(
 )
 JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
 BEARER = re.compile(
-    r"\b(?:bearer|basic)[ \n]+(?=[A-Za-z]*[\d+/=_-])([\w.~+/=-]{11,}[\w~+/=-])", re.I
+    r"\b(?:bearer|basic)[ \n]+(?=[A-Za-z]*[\d+/=_-])([\w.~+/=-]{11,}[\w~+/=-])(?![\w~+/=\0-])", re.I
 )
 PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----([\s\w+/=:,-]+?)-----END [A-Z ]*PRIVATE KEY-----"
@@ -175,7 +175,7 @@ def _keys(text: str) -> Iterator[Detail]:
 # Addresses and numbers.
 
 EMAIL = re.compile(
-    r"(?<![\w.+%-])\w(?:[\w.+%'&-]{0,62}[\w+-])?@[^\W_][\w-]*(?:\.[^\W_][\w-]*)*\.[^\W\d_][\w-]*\w"
+    r"(?<![\w.+%-])\w(?:[\w.+%'&-]{0,62}[\w+-])?@[^\W_][\w-]*(?:\.[^\W_][\w-]*)*\.[^\W\d_]{2,}(?![^\W_])"
 )
 # These look ahead, so that one that has swallowed the next hides none.
 IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ \u00a0.-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
