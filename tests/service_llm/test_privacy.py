@@ -168,3 +168,25 @@ def test_with_privacy_off_a_request_is_sent_as_it_is(tmp_path):
         service.complete_all([request(1, messages=[message])], "test")
 
     assert server.served[0].body["messages"] == [message]
+
+
+def test_names_and_places_become_invented_words(tmp_path):
+    pytest.importorskip("presidio_analyzer")
+    import spacy
+
+    model = spacy.blank("en")
+    ruler = model.add_pipe("entity_ruler")
+    ruler.add_patterns(
+        [{"label": "PERSON", "pattern": name} for name in ("Anna Keller", "Keller")]
+        + [{"label": "GPE", "pattern": "Berlin"}]
+    )
+    model.to_disk(tmp_path / "model")
+    gate = PrivacyGate(PrivacySettings(detect="presidio", model=str(tmp_path / "model")))
+
+    (text,), replaced = gate.protect(["Anna Keller, Berlin. KELLER? Keller: anna@firma.de"])
+
+    words = text.replace(",", "").replace(":", "").split()
+    assert replaced == ["name", "name", "place", "name", "email"]
+    assert words[1] == words[4] != "Keller"
+    assert words[2] != "Berlin."
+    assert "firma" not in text

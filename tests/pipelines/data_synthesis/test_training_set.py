@@ -112,6 +112,8 @@ def test_the_report_counts_each_reason():
     assert (said["asked_again"], said["coverage_left_out"]) == (1, {"too_long": 1})
     assert said["kept_by_prompt"] == {"self_instruct-1a2b3c4d": 1}
     assert said["teacher"] == ["gpt"]
+    assert said["privacy"]["detect"] == "patterns"
+    assert said["privacy"]["requests"] == {"email": 2, "phone": 1}
 
 
 def test_the_report_counts_what_the_judge_was_asked_too():

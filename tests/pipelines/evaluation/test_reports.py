@@ -18,6 +18,7 @@ from llamaduo.pipelines.evaluation.decision import confirm, reach_verdict
 from llamaduo.pipelines.evaluation.plots import plot_categories, plot_scores
 from llamaduo.pipelines.evaluation.reports import (
     choose_worst_responses,
+    report_privacy,
     write_iteration_report,
     write_loop_report,
 )
@@ -358,3 +359,45 @@ def test_the_plot_has_the_interval_and_leaves_out_what_is_not_known():
     assert trace.y == (None, 70)
     assert trace.error_y.array == (None, pytest.approx(high - 70))
     assert trace.error_y.arrayminus == (None, pytest.approx(70 - low))
+
+
+def test_the_worst_responses_show_no_personal_details():
+    answers = pd.DataFrame({"id": ["test-0"], "sample": 1, "response": "to anna@firma.de"})
+    judgements = answers[["id", "sample"]].assign(similarity=1, precision=2)
+    asked = pairs(1).assign(prompt="to anna@firma.de or 030/1234567?")
+
+    table = choose_worst_responses(
+        answers.assign(finished=True), judgements, asked, Judge((service("judge"),))
+    )
+
+    assert "firma" not in table.to_json()
+    assert table["response"][0] in table["prompt"][0]
+
+
+def test_the_report_says_what_was_replaced():
+    page, _ = pages(entry([82.125] * 40))
+
+    assert "patterns): for 2 email in the coverage pairs, none in the new pairs" in text_of(page)
+    assert "sent to the judge they stand for 3 email, 1 phone." in text_of(page)
+
+
+def test_the_report_says_where_privacy_was_off():
+    off = {
+        "service_llm": {**PRIVACY["service_llm"], "detect": "off"},
+        "judge": {"detect": ["patterns", "off"], "requests": {}},
+    }
+
+    page, _ = pages(entry([82.125] * 40), privacy=off)
+
+    assert "Privacy is off: pairs were sent to the service LLM, and train, as they are" in page
+    assert "Privacy is off for a judge" in page
+
+
+def test_replaced_details_are_counted_over_all_requests_of_the_judge():
+    replies = pd.DataFrame({"replaced": [["email", "ip"], [], ["email"]]})
+
+    report = report_privacy(
+        {"privacy": PRIVACY["service_llm"]}, replies, replies, replies, Judge((service("judge"),))
+    )
+
+    assert report["judge"] == {"detect": ["patterns"], "requests": {"email": 6, "ip": 3}}
