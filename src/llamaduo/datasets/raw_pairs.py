@@ -92,11 +92,15 @@ class RawPairsDataset(AbstractDataset[NoReturn, pd.DataFrame]):
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows as text without their personal details, for Kedro-Viz."""
+        protect = PrivacyGate().protect
         cells = [
-            [file, line, [json.dumps(row, default=str, ensure_ascii=False), problem]]
+            [
+                file,
+                line,
+                *protect([json.dumps(row, default=str, ensure_ascii=False), problem]).texts,
+            ]
             for file, line, row, problem in islice(self._rows(), nrows)
         ]
-        cells = [[*place, *PrivacyGate().protect(texts).texts] for *place, texts in cells]
         return TablePreview({"index": list(range(len(cells))), "columns": COLUMNS, "data": cells})
 
     def _rows(self) -> Iterator[tuple[str, int, dict[str, Any] | None, str]]:

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-from llamaduo.service_llm.personal_details import BREAK, TAKEN, Detail
+from llamaduo.service_llm.details import BREAK, TAKEN, Detail
 from llamaduo.service_llm.surrogates import is_surrogate
 
 if TYPE_CHECKING:

@@ -7,29 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import NamedTuple
 
 from stdnum import iban, luhn
 
-from llamaduo.service_llm.surrogates import FICTIONAL_LINE, FICTIONAL_PHONE, MARK, is_surrogate
-
-TAKEN = "\0"
-"""Stands where a detail was found."""
-BREAK = "\n"
-"""Stands for a JSON escape; of the details only a private key goes on behind it."""
-ESCAPE = re.compile(r'\\+(?:u([0-9a-fA-F]{4})|["/bfnrt])?')
-"""Also of JSON inside JSON, whose backslashes are doubled."""
-
-
-class Detail(NamedTuple):
-    """One occurrence of a personal detail."""
-
-    kind: str
-    start: int
-    end: int
-    value: str
-    """The same in all spellings; of a phone number the national significant number."""
-
+from llamaduo.service_llm.credentials import find_keys, find_tokens, find_urls
+from llamaduo.service_llm.details import TAKEN, Detail, take, without_escapes
+from llamaduo.service_llm.surrogates import FICTIONAL_LINE, FICTIONAL_PHONE, is_surrogate
 
 Finder = Callable[[str], Iterator[Detail]]
 
@@ -51,26 +34,16 @@ def find_details(text: str, regions: Sequence[str]) -> tuple[list[Detail], str]:
     rest = _without_reserved(without_escapes(text))
     details: list[Detail] = []
     while found := _found_once(finders, rest):  # what is taken may uncover more
-        rest = _taken(rest, found)
+        rest = take(rest, found)
         details += [each for each in found if not is_surrogate(each.kind, each.value)]
     return sorted(details, key=lambda each: each.start), rest
 
 
-def without_escapes(text: str) -> str:
-    """A text in its own length with its JSON escapes as breaks, but for letters: as letters."""
-    return ESCAPE.sub(_unescaped, text) if "\\" in text else text
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    letter = chr(int(escape[1], 16)) if escape[1] else ""
-    return (letter if letter.isalnum() else BREAK) * len(escape[0])
-
-
 def _without_reserved(text: str) -> str:
     """Numbers that are none, before by chance others around them are valid too."""
-    text = _taken(text, list(_ibans(text, partial(is_surrogate, "iban"))))
-    text = _taken(text, list(_cards(text, partial(is_surrogate, "card"))))
-    text = _taken(text, [each for each in _ips(text) if is_surrogate("ip", each.value)])
+    text = take(text, list(_ibans(text, partial(is_surrogate, "iban"))))
+    text = take(text, list(_cards(text, partial(is_surrogate, "card"))))
+    text = take(text, [each for each in _ips(text) if is_surrogate("ip", each.value)])
     if not FICTIONAL_LINE.search(text):
         return text
     return FICTIONAL_PHONE.sub(lambda match: TAKEN * len(match[0]), text)
@@ -81,98 +54,10 @@ def _found_once(finders: Iterable[Finder], text: str) -> list[Detail]:
     details: list[Detail] = []
     for finder in finders:
         found = list(finder(text))
-        text = _taken(text, found)
+        text = take(text, found)
         details += found
     return details
 
-
-def _taken(text: str, spans: Iterable[Detail]) -> str:
-    for span in spans:
-        text = text[: span.start] + TAKEN * (span.end - span.start) + text[span.end :]
-    return text
-
-
-# Secrets. Only the secret part is a detail: what goes before it stays.
-
-LOGIN = re.compile(r"://([^\s\0/:@\"'<>]+):([^\s\0/@\"'<>]+)@|://([^\s\0/:@\"'<>]{16,})@")
-QUERY = re.compile(
-    r"[?&;][\w.-]*(?:token|key|secret|passw|pwd|signature|sig|auth|session|credential)[\w.-]*="
-    r"([^\s\0&#\"'<>]{6,})",
-    re.IGNORECASE,
-)
-JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
-BEARER = re.compile(
-    r"\b(?:bearer|basic)[ \n]+(?=[A-Za-z]*[\d+/=_-])([\w.~+/=-]{11,}[\w~+/=-])(?![\w~+/=\0-])", re.I
-)
-PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----([\s\w+/=:,-]+?)-----END [A-Z ]*PRIVATE KEY-----"
-)
-KNOWN_KEY = re.compile(
-    r"""(?<![^\W_])(?:
-    sk-(?:[a-z]{2,8}[0-9]{0,2}-)*([\w-]{16,})                 # OpenAI, Anthropic and others
-    |(?:[srp]k|rk)_(?:live|test)_(\w{10,})                    # Stripe
-    |(?:AKIA|ASIA)([A-Z0-9]{16})                              # AWS
-    |(?:gh[pousr]|github_pat|glpat|hf|npm|gsk|shpat|whsec|dop_v1)[_-]([\w-]{16,})
-    |xox[abeoprs]-([\w-]{10,})                                # Slack
-    |AIza([\w-]{30,}) |ya29\.([\w.-]{20,})                    # Google
-    |SG\.([\w-]{16,}\.[\w-]{16,})                             # SendGrid
-    )(?![\w-])""",
-    re.VERBOSE,
-)
-ASSIGNMENT = re.compile(
-    r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|kennwort|mot\ de\ passe|contrase[nñ]a
-        |secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key|token\b|credential)
-    \w{0,16}(?P<before>[ ]?["'\n]{0,9})[ ]{0,2}(?:=>|:=|[:=]|\b(?:is|ist|lautet)\b)[ ]{0,2}
-    (?P<quote>["'\n]{0,9})(?P<value>[^\s\0"'<>,;(){}\[\]`]{4,}+)(?!\0)""",
-    re.IGNORECASE | re.VERBOSE,
-)
-ASSIGNED = ("pass", "pwd", "kennwort", "contrase", "secret", "key", "token", "credential")
-SECRET_LIKE = re.compile(r"(?=.*[^\W\d_])(?:.*\d|.*[@$%^&*+!?#]\w)|" + MARK)
-PASSWORD_NAMES = ("pass", "pwd", "kennwort", "mot de passe", "contrase")
-
-
-def _groups(kind: str, pattern: re.Pattern[str], text: str) -> Iterator[Detail]:
-    """Each group of each match is a detail."""
-    for match in pattern.finditer(text):
-        for number in range(1, pattern.groups + 1):
-            if match[number]:
-                yield Detail(kind, *match.span(number), match[number])
-
-
-def _urls(text: str) -> Iterator[Detail]:
-    """User and password of a URL, and secrets in its query."""
-    if "://" in text:
-        yield from _groups("url", LOGIN, text)
-        yield from _groups("url", QUERY, text)
-
-
-def _tokens(text: str) -> Iterator[Detail]:
-    if "eyJ" in text:
-        yield from _groups("token", JWT, text)
-        text = _taken(text, _groups("token", JWT, text))
-    yield from _groups("token", BEARER, text)
-
-
-def _keys(text: str) -> Iterator[Detail]:
-    found = [
-        *(_groups("key", PRIVATE_KEY, text) if "-----BEGIN" in text else ()),
-        *_groups("key", KNOWN_KEY, text),
-    ]
-    yield from found
-    lower = text.lower()  # looking for the words one by one is faster than the pattern
-    if not any(word in lower for word in ASSIGNED):
-        return
-    for match in ASSIGNMENT.finditer(_taken(text, found)):
-        value = match["value"].rstrip(".:!?")
-        is_number = value.isdigit() and match["name"].lower().startswith(PASSWORD_NAMES)
-        # What has no quotes behind a quoted name is a number of a JSON object, and stays one.
-        is_json_number = match["before"].strip(" ") and not match["quote"]
-        if not is_json_number and (is_number or SECRET_LIKE.match(value)):
-            start = match.start("value")
-            yield Detail("key", start, start + len(value), value)
-
-
-# Addresses and numbers.
 
 EMAIL = re.compile(
     r"(?<![\w.+%-])\w(?:[\w.+%'&-]{0,62}[\w+-])?@[^\W_][\w-]*(?:\.[^\W_][\w-]*)*\.[^\W\d_]{2,}(?![^\W_])"
@@ -295,7 +180,7 @@ def _phones(text: str, regions: Sequence[str]) -> Iterator[Detail]:
     for region in (None, *regions):
         found = list(_phones_of(region, text))
         yield from found
-        text = _taken(text, found)
+        text = take(text, found)
 
 
 def _phones_of(region: str | None, text: str) -> Iterator[Detail]:
@@ -311,13 +196,12 @@ def _phones_of(region: str | None, text: str) -> Iterator[Detail]:
     leniency = Leniency.VALID if region else Leniency.POSSIBLE
     for match in PhoneNumberMatcher(text, region, leniency):
         written = EXTENSION.sub("", match.raw_string)
-        is_phone = written.lstrip("(").startswith((prefix, "+")) and not GAP.search(written)
-        if is_phone and not (
-            written.replace("-", "").isdigit() and _is_after(COUNTED, text, match.start)
-        ):
+        is_whole = written.lstrip("(").startswith((prefix, "+")) and not GAP.search(written)
+        is_plain = written.replace("-", "").isdigit()
+        if is_whole and not (is_plain and _is_after(COUNTED, text, match.start)):
             value = national_significant_number(match.number)
             yield Detail("phone", match.start, match.start + len(written), value)
 
 
-FINDERS: tuple[Finder, ...] = (_urls, _tokens, _keys, _emails, _ibans, _cards, _ips)
+FINDERS: tuple[Finder, ...] = (find_urls, find_tokens, find_keys, _emails, _ibans, _cards, _ips)
 """In the order in which kinds win where they overlap; phone numbers come last."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from llamaduo.service_llm.details import BREAK, Detail, without_escapes
 from llamaduo.service_llm.names import find_names
-from llamaduo.service_llm.personal_details import BREAK, Detail, find_details, without_escapes
+from llamaduo.service_llm.personal_details import find_details
 from llamaduo.service_llm.surrogates import make_surrogate, write_like
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class PrivacyGate:
         protected: dict[str, Any] = {
             name: [row.texts[place] for row in rows] for place, name in enumerate(columns)
         }
-        return table.assign(**protected, replaced=[row.replaced for row in rows])
+        protected["replaced"] = [row.replaced for row in rows]
+        return table.assign(**protected)
 
     def _find(self, text: str) -> list[Detail]:
         if self.settings.detect == "off":

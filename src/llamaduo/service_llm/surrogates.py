@@ -107,8 +107,7 @@ def _write_as_it_is(surrogate: str, text: str) -> str:
 def _write_email(surrogate: str, text: str) -> str:
     local, _, domain = surrogate.partition("@")
     cased = "".join(
-        new.upper() if old.isupper() else new
-        for new, old in zip(local, text[: len(local)], strict=True)
+        new.upper() if old.isupper() else new for new, old in zip(local, text, strict=False)
     )
     return f"{cased}@{domain.upper() if text.isupper() else domain}"
 
