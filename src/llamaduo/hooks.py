@@ -24,6 +24,7 @@ from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge, are_one_model
+from llamaduo.service_llm.privacy import PrivacySettings, quote
 
 NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
@@ -145,6 +146,8 @@ def _unusable_service_llms(
         },
         **models,
     }
+    for name, model in models.items():
+        _say_privacy(name, model.gate.settings)
     unpriced = [
         f"{name}: {problem}"
         for name, model in models.items()
@@ -154,7 +157,7 @@ def _unusable_service_llms(
         return unpriced
     names: dict[tuple[Any, ...], list[str]] = {}
     for name, model in models.items():
-        same = (model.base_url, model.model, model.api_key, model.accepts)
+        same = (model.base_url, model.model, model.api_key, model.accepts, model.gate)
         names.setdefault(same, []).append(name)
     task = _first_prompt(loaded)
     with ThreadPoolExecutor() as pool:  # together they take no longer than one
@@ -164,6 +167,13 @@ def _unusable_service_llms(
             for each, problem in zip(names.values(), found, strict=True)
             if problem
         ]
+
+
+def _say_privacy(name: str, settings: PrivacySettings) -> None:
+    if settings.detect == "off":
+        logger.warning("privacy is off: %s is sent your pairs as they are", name)
+    else:
+        logger.info("privacy: personal details are replaced (%s) for %s", settings.detect, name)
 
 
 def _first_prompt(loaded: dict[str, Any]) -> list[dict[str, str]] | None:
@@ -184,12 +194,15 @@ def _first_prompt(loaded: dict[str, Any]) -> list[dict[str, str]] | None:
 
 def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:
     """A pair that is trained on, or shown to the service LLM, cannot test."""
-    prompts = {name: set(table["prompt"].map(plain)) for name, table in splits.items()}
+    ids = {
+        name: dict(zip(table["prompt"].map(plain), table["id"], strict=True))
+        for name, table in splits.items()
+    }
     return [
-        f"{one} and {other} share {len(shared)} prompt(s), such as {min(shared)[:80]!r}; "
-        "keep each pair in one of them"
-        for one, other in combinations(prompts, 2)
-        if (shared := prompts[one] & prompts[other])
+        f"{one} and {other} share {len(shared)} prompt(s), such as that of {ids[one][shared[0]]} "
+        f"in {one} and {ids[other][shared[0]]} in {other}; keep each pair in one of them"
+        for one, other in combinations(ids, 2)
+        if (shared := [prompt for prompt in ids[one] if prompt in ids[other]])
     ]
 
 
@@ -255,7 +268,7 @@ def _sentences(error: DataValidationError) -> list[str]:
 
 
 def _sentence(failure: CheckFailure) -> str:
-    examples = ", ".join(repr(example) for example in failure.failure_examples[:5])
+    examples = ", ".join(quote(example, 80) for example in failure.failure_examples[:5])
     if failure.check == "column_in_dataframe":
         return f"expected a column {examples}, there is none; mend the file, or rename it"
     if failure.check == "has_rows":

@@ -12,6 +12,8 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.typing import Series
 
+from llamaduo.service_llm.privacy import quote
+
 
 class Table(pa.DataFrameModel):
     """The base of all tables: types are coerced, extra columns are kept."""
@@ -41,8 +43,8 @@ class Table(pa.DataFrameModel):
             if foreign.any():
                 row = int(foreign.to_numpy().argmax())
                 raise ValueError(
-                    f"row {row + 1}: column {column} holds {frame[column].iloc[row]!r}, expected "
-                    "text; write it as a string (of a CSV file, read all columns as text: "
+                    f"row {row + 1}: column {column} holds {quote(frame[column].iloc[row], 80)}, "
+                    "expected text; write it as a string (of a CSV file, read all columns as text: "
                     "load_args: {dtype: str}; conversations of several turns are not supported)"
                 )
         return frame
@@ -173,6 +175,8 @@ class Replies(Table):
     completion_tokens: Series[int] = pa.Field(ge=0)
     answered_at: Series[float] = pa.Field(nullable=True)
     """Seconds since the epoch. No later table has a time."""
+    replaced: Series[object]
+    """The kind of each personal detail that a surrogate stood for in the request."""
 
 
 class SynthesisReplies(Replies):
@@ -217,12 +221,17 @@ class ParsedPairs(NewPairs):
 
 
 class ScreenedPairs(NewPairs):
-    """Every parsed row, kept or with the reason for which it was dropped."""
+    """Every parsed row, kept or with the reason for which it was dropped.
+
+    Surrogates stand for personal details, as they do in what was sent.
+    """
 
     dropped: Series[str]
     """Empty for a kept pair."""
     filter_version: Series[str]
     """Of the checks and their parameters."""
+    replaced: Series[object]
+    """The kind of each personal detail that was replaced in the row."""
 
 
 class PairJudgeReplies(Replies):
@@ -254,13 +263,20 @@ class BalancedPairs(TracedPairs):
     dropped: Series[str]
     """Empty for a pair that is trained on."""
     filter_version: Series[str]
+    replaced: Series[object]
+    """The kind of each personal detail that was replaced in the row."""
 
 
 class ScreenedCoverage(Pairs):
-    """Coverage-train pairs, usable or with the reason for which they are left out."""
+    """Coverage-train pairs, usable or with the reason for which they are left out.
+
+    Surrogates stand for personal details: no later step of the synthesis sees these.
+    """
 
     dropped: Series[str]
     filter_version: Series[str]
+    replaced: Series[object]
+    """The kind of each personal detail that was replaced in the row."""
 
 
 class TrainingSet(TracedPairs):

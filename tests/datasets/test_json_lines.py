@@ -88,3 +88,25 @@ def test_a_write_that_fails_leaves_the_file_of_before(tmp_path):
         file.save(pd.DataFrame({"a": ["z", [float("inf")]]}))
 
     assert list(file.load()["a"]) == ["x", "y"]
+
+
+def test_the_preview_shows_no_personal_details(tmp_path):
+    file = dataset(tmp_path / "t.jsonl")
+    file.save(
+        pd.DataFrame({"a": ['write to "anna@firma.de"', None], "b": [["030/1234567"], [1.5]]})
+    )
+
+    preview = file.preview()
+
+    assert preview["data"][1][1] == [1.5]
+    assert "firma" not in str(preview)
+    assert "1234567" not in str(preview)
+
+
+def test_a_broken_line_is_quoted_without_personal_details(tmp_path):
+    (tmp_path / "t.jsonl").write_text("anna@firma.de\n")
+
+    with pytest.raises(DatasetError) as caught:
+        dataset(tmp_path / "t.jsonl").load()
+
+    assert "firma" not in str(caught.value)

@@ -207,3 +207,26 @@ def test_credentials_are_named_in_the_catalog_for_each_member(tmp_path):
     judge = DataCatalog.from_config({"judge": entry}, keys).load("judge")
 
     assert [member.api_key.get_secret_value() for member in judge.jury] == ["sk-first", "sk-second"]
+
+
+def test_personal_details_are_replaced_unless_privacy_is_off(tmp_path):
+    assert service("stand-in", tmp_path).load().gate.settings.detect == "patterns"
+    assert service("stand-in", tmp_path, privacy=False).load().gate.settings.detect == "off"
+
+
+def test_each_member_of_a_jury_has_the_privacy_of_the_first_unless_it_says_otherwise(tmp_path):
+    local = {"base_url": "http://127.0.0.1:1/v1"}
+    other = {**local, "model": "other", "privacy": "patterns"}
+
+    entry = {"base_url": "stand-in", "model": "m", "journal": {"filepath": str(tmp_path / "j")}}
+    judge = JudgeDataset(**entry, privacy="off", jury={"a": {**local, "model": "n"}, "b": other})
+
+    found = [member.gate.settings.detect for member in judge.load().jury]
+    assert found == ["off", "off", "patterns"]
+
+
+def test_names_cannot_be_found_without_the_extra_and_a_model(tmp_path):
+    privacy = {"detect": "presidio", "model": "no_such_model"}
+
+    with pytest.raises(DatasetError, match=r"llamaduo\[pii\]|spacy download no_such_model"):
+        service("stand-in", tmp_path, privacy=privacy).load()

@@ -143,3 +143,12 @@ def test_a_class_of_a_saved_dataset_is_its_name(tmp_path):
     loaded = RawPairsDataset(filepath=str(tmp_path / "saved")).load()
 
     assert [row["label"] for row in loaded["row"]] == ["pos", None, None]
+
+
+def test_the_preview_shows_no_personal_details(tmp_path):
+    (tmp_path / "raw.jsonl").write_text('{"prompt": "mail anna@firma.de"}\nanna@firma.de\n')
+
+    preview = RawPairsDataset(filepath=str(tmp_path / "raw.jsonl")).preview()
+
+    assert len(preview["data"]) == 2
+    assert "firma" not in str(preview)

@@ -85,7 +85,10 @@ def test_a_pair_in_two_splits_is_named(project):
     copy = json.dumps({**pair, "id": "copied", "prompt": pair["prompt"].upper()})
     test.write_text(test.read_text() + copy + "\n")
 
-    assert "coverage_test and coverage_train share 1 prompt(s)" in refused(project)
+    message = refused(project)
+
+    assert "coverage_test and coverage_train share 1 prompt(s), such as that of copied" in message
+    assert pair["prompt"][:30].lower() not in message.lower()
 
 
 def test_a_prompt_text_without_its_placeholder_is_named(project):

@@ -3,9 +3,10 @@ import json
 import pandas as pd
 import pytest
 
-from llamaduo.parameters import IterationParameters
+from llamaduo.parameters import BaselineParameters, IterationParameters
 from llamaduo.pipelines.baselines.nodes import (
     AGREEMENT,
+    answer_by_service_llm,
     answer_constantly,
     gather_responses,
     judge_baselines,
@@ -68,12 +69,43 @@ def test_the_service_llm_is_measured_by_the_references_and_by_its_own_first_answ
     prompt = "{{ nonce }}\n{{ case }}"
 
     with FakeOpenAI(answer=is_right) as server:
-        judge = Judge((service_at(server.base_url, tmp_path / "journal.sqlite"),))
+        service = service_at(server.base_url, tmp_path / "journal.sqlite")
         rows = judge_baselines(
-            gathered, pairs(4), prompt, judge, parameters(), IterationParameters()
+            gathered,
+            pairs(4),
+            prompt,
+            Judge((service,)),
+            service,
+            parameters(),
+            IterationParameters(),
         )
 
     own, agreement = ({row["name"]: row for row in rows}[name] for name in (SERVICE_LLM, AGREEMENT))
     assert own["scores"]["precision"] == {"test-0": 100, "test-1": 0, "test-2": 0, "test-3": None}
     assert own["judged_share"] == 0.75
     assert agreement["scores"]["precision"] == {"test-0": 0, "test-1": 100, "test-2": 100}
+
+
+def test_the_service_llm_is_not_marked_down_for_the_surrogates_that_it_was_sent(tmp_path):
+    table = pairs(2).assign(prompt="who wrote: anna@firma.de", response="anna@firma.de")
+    nothing, iteration = Responses.empty(), IterationParameters()
+
+    def answer(body):
+        content = body["messages"][-1]["content"]
+        return is_right(body) if "\n" in content else completion(content.split()[-1])
+
+    with FakeOpenAI(answer=answer) as server:
+        service = service_at(server.base_url, tmp_path / "journal.sqlite")
+        answers = answer_by_service_llm(service, table, BaselineParameters(), iteration)
+        rows = judge_baselines(
+            gather_responses(nothing, nothing, nothing, answers),
+            table,
+            "{{ nonce }}\n{{ case }}",
+            Judge((service,)),
+            service,
+            parameters(),
+            iteration,
+        )
+
+    assert [row["precision"]["mean"] for row in rows] == [100, 100]
+    assert not any("firma" in str(entry.body) for entry in server.served)

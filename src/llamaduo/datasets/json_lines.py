@@ -8,7 +8,10 @@ from typing import Any
 import pandas as pd
 from kedro.io import DatasetError
 from kedro.io.core import get_filepath_str
+from kedro_datasets._typing import TablePreview
 from kedro_datasets.pandas import JSONDataset
+
+from llamaduo.service_llm.privacy import PrivacyGate, quote
 
 
 class JSONLinesDataset(JSONDataset):
@@ -59,6 +62,13 @@ class JSONLinesDataset(JSONDataset):
             os.replace(written, path)
         self._invalidate_cache()
 
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """The first rows without their personal details, for Kedro-Viz."""
+        (shown,), _ = PrivacyGate().protect(
+            [json.dumps(super().preview(nrows), ensure_ascii=False)]
+        )
+        return TablePreview(json.loads(shown))
+
 
 def _row(line: bytes, path: str, number: int) -> dict[str, Any]:
     try:
@@ -67,10 +77,8 @@ def _row(line: bytes, path: str, number: int) -> dict[str, Any]:
             json.dumps(row, ensure_ascii=False).encode("utf-8")  # no table holds half a surrogate
     except (UnicodeError, json.JSONDecodeError) as error:
         raise DatasetError(
-            f"{path}:{number}: expected a JSON object, got {line[:80]!r} ({error})"
+            f"{path}:{number}: expected a JSON object, got {quote(line, 80)} ({error})"
         ) from error
     if not isinstance(row, dict):
-        raise DatasetError(
-            f"{path}:{number}: expected a JSON object, got {type(row).__name__} {line[:80]!r}"
-        )
+        raise DatasetError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
     return row

@@ -7,7 +7,7 @@ from kedro.io import AbstractDataset, DatasetError
 from llamaduo.datasets.service_llm import ServiceLLMDataset
 from llamaduo.service_llm.jury import Judge
 
-SHARED = ("journal", "prices")
+SHARED = ("journal", "prices", "privacy")
 
 
 class JudgeDataset(AbstractDataset[NoReturn, Judge]):
@@ -26,7 +26,7 @@ class JudgeDataset(AbstractDataset[NoReturn, Judge]):
 
     Args:
         jury: Further members by any name, each with the arguments of a ``ServiceLLMDataset``;
-            journal and prices are the first one's unless they are said.
+            journal, prices and privacy are the first one's unless they are said.
         first: The arguments of a ``ServiceLLMDataset``.
     """
 

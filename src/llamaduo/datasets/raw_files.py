@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llamaduo.service_llm.privacy import quote
 from llamaduo.service_llm.text import parse_json
 
 Record = tuple[int, dict[str, Any] | None, str]
@@ -52,7 +53,7 @@ def read_json(path: Path) -> Iterator[Record]:
             raise ValueError(f"the JSON array breaks off after the object of line {line}")
         begin = _next_mark(text, mark + 1) if text.startswith(",", mark) else mark
     if rest := text[begin + 1 :].strip():
-        raise ValueError(f"more stands after the end of the JSON array: {rest[:40]!r}")
+        raise ValueError(f"more stands after the end of the JSON array: {quote(rest, 40)}")
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[Record]:
@@ -135,7 +136,7 @@ def _object(text: str) -> tuple[dict[str, Any] | None, str]:
     except ValueError as error:
         return None, str(error)
     if not isinstance(value, dict):
-        return None, f"no JSON object but {text.strip()[:40]!r}"
+        return None, f"no JSON object but {quote(text.strip(), 40)}"
     return value, ""
 
 
@@ -169,11 +170,11 @@ def _header(cells: list[str], problem: str) -> list[str]:
     for other in ";\t|":
         if len(header) == 1 and other in header[0]:
             raise ValueError(
-                f"the header is a single cell, {header[0]!r}: name the delimiter, {other!r}, in "
-                "the catalog"
+                f"the header is a single cell, {quote(header[0], 80)}: name the delimiter, "
+                f"{other!r}, in the catalog"
             )
     if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise ValueError(f"the column {twice[0]!r} stands twice in the header; rename one")
+        raise ValueError(f"the column {quote(twice[0], 80)} stands twice in the header; rename one")
     return header
 
 

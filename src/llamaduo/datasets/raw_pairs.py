@@ -20,6 +20,7 @@ from llamaduo.datasets.raw_files import (
     read_parquet,
     read_saved_dataset,
 )
+from llamaduo.service_llm.privacy import PrivacyGate
 
 READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     "jsonl": read_json_lines,
@@ -90,9 +91,14 @@ class RawPairsDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         raise DatasetError("the raw pairs are never written")
 
     def preview(self, nrows: int = 5) -> TablePreview:
-        """The first rows as text, for Kedro-Viz."""
+        """The first rows as text without their personal details, for Kedro-Viz."""
+        protect = PrivacyGate().protect
         cells = [
-            [file, line, json.dumps(row, default=str), problem]
+            [
+                file,
+                line,
+                *protect([json.dumps(row, default=str, ensure_ascii=False), problem]).texts,
+            ]
             for file, line, row, problem in islice(self._rows(), nrows)
         ]
         return TablePreview({"index": list(range(len(cells))), "columns": COLUMNS, "data": cells})

@@ -1,5 +1,6 @@
 """A service LLM as an input of the catalog."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from llamaduo.service_llm.budget import PriceList
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.endpoints import Accepts, Limits, accepted_by
 from llamaduo.service_llm.journal import Journal
+from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings
 
 STAND_IN = "stand-in"
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -39,6 +41,7 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         accepts: Fields of ``Accepts`` that differ from what ``endpoints.py`` knows of the model's
             family, such as ``{json_schema: true}``.
         prices: A ``PriceList``.
+        privacy: ``PrivacySettings``, or its ``detect`` alone.
         credentials: ``api_key``; endpoints on loopback need none.
     """
 
@@ -51,6 +54,7 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         limits: dict[str, Any] | None = None,
         accepts: dict[str, Any] | None = None,
         prices: dict[str, Any] | None = None,
+        privacy: dict[str, Any] | str | bool = "patterns",
         credentials: dict[str, str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
@@ -61,6 +65,7 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         self._accepts = Accepts(**{**accepted_by(model).model_dump(), **(accepts or {})})
         priced = PriceList(**prices).usd_per_million_tokens if prices else {}
         self._price = priced.get(model)
+        self._privacy = PrivacySettings.model_validate(privacy)
         self._api_key = SecretStr(((credentials or {}).get("api_key") or "").strip())
         self.metadata = metadata
 
@@ -68,9 +73,12 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         """A client that is ready to send.
 
         Raises:
-            DatasetError: The endpoint is no URL, or its key is missing or cannot be a key.
+            DatasetError: The endpoint is no URL, or its key is missing or cannot be a key; or what
+                finds names is not installed.
         """
         self._refuse_bad_endpoint()
+        if self._privacy.detect == "presidio":
+            _refuse_missing_model(self._privacy.model)
         endpoint = url = self._base_url
         if endpoint == STAND_IN:
             from llamaduo.stand_in.server import edition, running_stand_in
@@ -86,6 +94,7 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
             accepts=self._accepts,
             limits=self._limits,
             price=self._price,
+            gate=PrivacyGate(self._privacy),
         )
 
     def save(self, data: NoReturn) -> NoReturn:
@@ -119,4 +128,22 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
             )
 
     def _describe(self) -> dict[str, Any]:
-        return {"base_url": self._base_url, "model": self._model}
+        return {
+            "base_url": self._base_url,
+            "model": self._model,
+            "privacy": self._privacy.model_dump(),
+        }
+
+
+def _refuse_missing_model(name: str) -> None:
+    """Presidio would try to download it."""
+    if find_spec("presidio_analyzer") is None:
+        raise DatasetError(
+            "privacy: detect is presidio, and the extra is not installed: pip install "
+            "'llamaduo[pii]', or set detect to patterns"
+        )
+    if find_spec(name) is None and not Path(name).is_dir():
+        raise DatasetError(
+            f"privacy: there is no spaCy model {name!r}; install it (python -m spacy download "
+            f"{name}), or name another package or folder as the model"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def encode_pair(
         raise ValueError(
             f"the chat template of {tokenizer.name_or_path} renders a prompt otherwise once it is "
             "answered; give the model folder a chat_template.jinja in which the generation prompt "
-            f"opens the answered conversation. Prompt: {prompt[-60:]!r}, pair: {pair[:200]!r}"
+            f"opens the answered conversation (they part at character "
+            f"{len(commonprefix([prompt, pair]))} of {len(prompt)})"  # noqa: RUF071 (of characters)
         )
     prompt_ids, pair_ids = _encode(tokenizer, prompt), _encode(tokenizer, pair)
     if pair_ids[: len(prompt_ids)] == prompt_ids:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -18,6 +20,9 @@ from llamaduo.service_llm.failures import (
     error_of,
     retry_of,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Reply:
     completion_tokens: int = 0
     answered_at: float | None = None
     """When the answer came, in seconds since the epoch."""
+    replaced: Sequence[str] = ()
+    """The kind of each personal detail that was replaced in the request."""
 
 
 def reply_columns(replies: Sequence[Reply], *, needed: bool = True) -> dict[str, list[Any]]:
@@ -61,6 +68,11 @@ def reply_columns(replies: Sequence[Reply], *, needed: bool = True) -> dict[str,
         )
     names = [field.name for field in fields(Reply) if field.name != "retry"]
     return {name: [getattr(reply, name) for reply in replies] for name in names}
+
+
+def count_replaced(table: pd.DataFrame) -> dict[str, int]:
+    """How many personal details of each kind the column ``replaced`` of a table names."""
+    return dict(sorted(Counter(chain.from_iterable(table["replaced"])).items()))
 
 
 class _Part(BaseModel):

@@ -36,6 +36,7 @@ from llamaduo.service_llm.failures import (
 )
 from llamaduo.service_llm.journal import Journal, request_key
 from llamaduo.service_llm.journal_writer import JournalWriter
+from llamaduo.service_llm.privacy import PrivacyGate
 from llamaduo.service_llm.tally import Tally, announce
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Request:
     none, so that the prompt must ask for JSON too."""
     repeat: int = 1
     """Tells apart requests that are equal on purpose, such as M judgements."""
+    replaced: Sequence[str] = ()
+    """The kind of each personal detail that was replaced before the texts became messages."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class ServiceLLM:
             port differs from run to run.
         base_url: Where requests go.
         price: None where it is unknown.
+        gate: What every request passes.
     """
 
     endpoint: str
@@ -86,11 +90,14 @@ class ServiceLLM:
     accepts: Accepts = field(default_factory=Accepts)
     limits: Limits = field(default_factory=Limits)
     price: Price | None = None
+    gate: PrivacyGate = field(default_factory=PrivacyGate)
 
     def complete_all(
         self, requests: Sequence[Request], what: str, account: Account | None = None
     ) -> list[Reply]:
         """Ask for all completions; those in the journal are not asked for again.
+
+        What is asked for and kept holds surrogates in place of personal details.
 
         SIGINT and SIGTERM take effect when the answers under way are in the journal.
 
@@ -109,6 +116,7 @@ class ServiceLLM:
         account = account or Account()
         if problem := self.unknown_price(account.caps):
             raise ServiceLLMError(problem)
+        requests = [self._protected(request) for request in requests]
         # Equal requests are one: a repeat that is meant says so by its index.
         places: dict[bytes, list[int]] = {}
         for place, request in enumerate(requests):
@@ -118,7 +126,7 @@ class ServiceLLM:
 
         def deliver(key: bytes, reply: Reply) -> None:
             for place in places[key]:
-                replies[place] = reply
+                replies[place] = replace(reply, replaced=[*requests[place].replaced])
 
         unanswered = dict.fromkeys(places)
         for key, body, answered_at in self.journal.answers(list(places)):
@@ -207,6 +215,14 @@ class ServiceLLM:
         if what != PREFLIGHT:
             tally.say_what_was_odd(self.model)
         return signum
+
+    def _protected(self, request: Request) -> Request:
+        """All messages of a request are one scope."""
+        texts, replaced = self.gate.protect([each["content"] for each in request.messages])
+        messages = [
+            {**each, "content": text} for each, text in zip(request.messages, texts, strict=True)
+        ]
+        return replace(request, messages=messages, replaced=[*request.replaced, *replaced])
 
     def _calibration(self, what: str) -> tuple[Rates, float | None]:
         """How many tokens texts have, and how long an answer takes; None before there is one."""

@@ -1,12 +1,16 @@
 """Tables as the nodes of data_synthesis take them."""
 
 import pandas as pd
+from pydantic import SecretStr
 
 from llamaduo.parameters import FineTuningParameters, SynthesisParameters
 from llamaduo.pipelines.data_synthesis.seeding import choose_seeds
 from llamaduo.schemas import ReadyPairs
+from llamaduo.service_llm.client import ServiceLLM
 
 FINE_TUNING = FineTuningParameters(start="previous", learning_rate=1e-3, epochs=1)
+SERVICE_LLM = ServiceLLM("endpoint", "url", "teacher", SecretStr("key"), None)
+"""Nothing is asked of it."""
 NO_READY_PAIRS = ReadyPairs.empty()
 TEMPLATE = 'Write {{ pairs }} examples like {{ seed }} (set {{ request }}) as {"pairs": []}.'
 PROMPTS = {"self_instruct": TEMPLATE, "harder": f"Harder. {TEMPLATE}"}
@@ -24,6 +28,7 @@ def coverage(count, categories=("a", "b", "c")):
             "response": [f"response {n}" for n in range(count)],
             "dropped": "",
             "filter_version": "1-aabbccdd",
+            "replaced": [[] for _ in range(count)],
         }
     )
 

@@ -42,7 +42,8 @@ def select(tmp_path):
 
 def screened(*prompts, **columns):
     rows = parsed(*prompts).drop(columns=["unreadable", "seed_prompt"])
-    return rows.assign(**{"dropped": "", "filter_version": "1", **columns})
+    usual = {"dropped": "", "filter_version": "1", "replaced": [[] for _ in prompts]}
+    return rows.assign(**usual | columns)
 
 
 def test_without_judging_nothing_is_asked_and_every_reason_stays(select):

@@ -16,7 +16,7 @@ from llamaduo.pipelines.data_synthesis.training_set import extend_training_set
 from llamaduo.schemas import CoveragePairs, PairJudgeReplies
 from llamaduo.stand_in.task import CATEGORIES, make_ticket
 from tests.fakes.biased_teacher import GROUPS
-from tests.pipelines.data_synthesis.tables import FINE_TUNING, parameters, parsed
+from tests.pipelines.data_synthesis.tables import FINE_TUNING, SERVICE_LLM, parameters, parsed
 
 RAW = Path(__file__).parents[3] / "data/01_raw"
 REAL = Path(__file__).parents[4] / "shared/data/gpt4o_classification.jsonl"
@@ -87,7 +87,7 @@ def test_planted_leaks_reach_no_training_set_over_ten_iterations(random_model):
     rng = random.Random(11)
     train, test, holdout = (read(f"coverage_{name}") for name in ("train", "test", "holdout"))
     leaks = planted([*test["prompt"], *holdout["prompt"]], rng)
-    given = (test, holdout, random_model, parameters(), FINE_TUNING)
+    given = (test, holdout, random_model, SERVICE_LLM, parameters(), FINE_TUNING)
     coverage, training_set, reasons = screen_coverage(train, *given), None, []
     for iteration in range(1, ITERATIONS + 1):
         batch = leaks[20 * (iteration - 1) : 20 * iteration]

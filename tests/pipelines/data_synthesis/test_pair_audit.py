@@ -27,6 +27,7 @@ def coverage(count, strength=0.0):
 def new(count, strength=0.0, **columns):
     pairs = signed_tickets(count, strength, seed=2, prefix="i002")
     extra = {"licence": "", "source": "", "dropped": "", "filter_version": "1-aabbccdd"}
+    extra["replaced"] = [[] for _ in pairs["id"]]
     return SelectedPairs.validate(pairs.assign(**OF_NEW, **extra).assign(**columns))
 
 

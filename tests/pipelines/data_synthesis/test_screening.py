@@ -13,7 +13,13 @@ from llamaduo.pipelines.data_synthesis.screening import (
     screen_pairs,
 )
 from llamaduo.schemas import ScreenedCoverage, ScreenedPairs
-from tests.pipelines.data_synthesis.tables import FINE_TUNING, coverage, parameters, parsed
+from tests.pipelines.data_synthesis.tables import (
+    FINE_TUNING,
+    SERVICE_LLM,
+    coverage,
+    parameters,
+    parsed,
+)
 
 EMPTY = pd.DataFrame({"prompt": pd.Series([], dtype=str)})
 TICKET = "My router has been blinking red since Monday and nobody answers the phone"
@@ -35,6 +41,7 @@ def screened(random_model):
         holdout=(),
         of_coverage=None,
         max_length=1024,
+        service_llm=SERVICE_LLM,
         **changes,
     ):
         table = screen_pairs(
@@ -44,6 +51,7 @@ def screened(random_model):
             texts(*test),
             texts(*holdout) if holdout else EMPTY,
             random_model,
+            service_llm,
             parameters(**changes),
             FINE_TUNING.model_copy(update={"max_length": max_length}),
         )
@@ -321,7 +329,7 @@ def screened_coverage(random_model):
     def screening(train, test=("kept apart",), max_length=1024, **changes):
         settings = FINE_TUNING.model_copy(update={"max_length": max_length})
         table = screen_coverage(
-            train, texts(*test), EMPTY, random_model, parameters(**changes), settings
+            train, texts(*test), EMPTY, random_model, SERVICE_LLM, parameters(**changes), settings
         )
         return list(ScreenedCoverage.validate(table)["dropped"])
 

@@ -257,6 +257,7 @@ def replies_to(chosen, **columns):
         prompt_tokens=1,
         completion_tokens=1,
         answered_at=1.0,
+        replaced=[[] for _ in chosen["request"]],
     )
     return SynthesisReplies.validate(rows.assign(**columns))
 

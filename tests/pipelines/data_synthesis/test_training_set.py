@@ -10,6 +10,7 @@ from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, 
 from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
 from tests.fakes.biased_teacher import GROUPS
 from tests.pipelines.data_synthesis.tables import (
+    SERVICE_LLM,
     coverage,
     parameters,
     parsed,
@@ -24,7 +25,10 @@ WEAK = pd.DataFrame({"seed_id": ["train-1"], "weight": [1.0]})
 
 def selected(*prompts, dropped, **columns):
     rows = parsed(*prompts, **columns).drop(columns=["unreadable", "seed_prompt"])
-    return rows.assign(dropped=dropped, filter_version="1-aabbccdd", score=float("nan"))
+    replaced = [[] for _ in range(len(rows))]
+    return rows.assign(
+        dropped=dropped, filter_version="1-aabbccdd", score=float("nan"), replaced=replaced
+    )
 
 
 def extend(pairs, previous=None, iteration=2, of_coverage=None):
@@ -46,6 +50,7 @@ def replies(**columns):
         "prompt_tokens": [10, 0, 0],
         "completion_tokens": [5, 0, 0],
         "model": ["gpt", "gpt", None],
+        "replaced": [["email"], [], ["email", "phone"]],
     }
     return pd.DataFrame({**rows, **columns})
 
@@ -62,6 +67,7 @@ def report(rows, judged=None, asked=20, **changes):
         ReadyPairs.empty(),
         so_far(3),
         {"iteration": 3, "test_reached": 0.5},
+        SERVICE_LLM,
         parameters(pairs_per_iteration=asked, **changes),
     )
 
@@ -119,6 +125,8 @@ def test_the_report_counts_each_reason():
     assert said["kept_by_prompt"] == {"self_instruct-1a2b3c4d": 1}
     assert said["teacher"] == ["gpt"]
     assert said["diversity"] == {"iteration": 3, "test_reached": 0.5}
+    assert said["privacy"]["detect"] == "patterns"
+    assert said["privacy"]["requests"] == {"email": 2, "phone": 1}
 
 
 def test_the_report_says_by_category_what_was_asked_aimed_and_kept():

@@ -213,6 +213,7 @@ def test_the_journal_answers_no_audit_but_its_own(tmp_path):
 def human_scores(shift):
     rows = [
         {
+            "system": "",
             "prompt": f"h{n}",
             "reference": "right",
             "response": "right" + "?" * (n % 4),

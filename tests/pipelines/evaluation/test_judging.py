@@ -320,3 +320,28 @@ def test_a_member_that_answers_nothing_leaves_the_others_scores(judged):
 
 def test_another_judge_prompt_has_another_version():
     assert prompt_version("a") == prompt_version("a") != prompt_version("b")
+
+
+def test_the_judge_sees_no_personal_detail_and_no_digest_of_one(tmp_path):
+    table = pairs(1).assign(prompt="write to anna@firma.de", response="to anna@firma.de")
+    answers = pd.DataFrame({"id": ["test-0"], "sample": 1, "response": ["ANNA@FIRMA.DE"]})
+
+    def sent(address):
+        asked = [frame.replace("anna@firma.de", address) for frame in (answers, table)]
+        with FakeOpenAI(answer=lambda body: completion("{}")) as server:
+            judge = Judge((service_at(server.base_url, tmp_path / f"{address}.sqlite"),))
+            replies = ask_judge(*asked, "{{ nonce }}\n{{ case }}", judge, parameters(),
+                                IterationParameters())  # fmt: skip
+        assert list(replies["replaced"]) == [["email"] * 3]
+        (body,) = server.asked()
+        return body["messages"][0]["content"]
+
+    text = sent("anna@firma.de")
+    shown = json.loads(text.partition("\n")[2])
+
+    assert "firma" not in text.lower()
+    assert shown["response"].lower() == shown["prompt"].split()[2]
+    assert shown["reference"].split()[1] == shown["prompt"].split()[2]
+    assert (
+        text.partition("\n")[0] == hashlib.sha256(text.partition("\n")[2].encode()).hexdigest()[:16]
+    )

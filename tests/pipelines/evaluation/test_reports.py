@@ -23,6 +23,7 @@ from llamaduo.pipelines.evaluation.plots import (
 )
 from llamaduo.pipelines.evaluation.reports import (
     choose_worst_responses,
+    report_privacy,
     write_iteration_report,
     write_loop_report,
 )
@@ -73,6 +74,11 @@ SYNTHESIS = {
     "diversity": {"iteration": 1, **dict.fromkeys(DIVERSITY, 0.5), "strategy_entropy": None},
 }
 
+PRIVACY = {
+    "service_llm": {"detect": "patterns", "coverage": {"email": 2}, "pairs": {}, "requests": {}},
+    "judge": {"detect": ["patterns"], "requests": {"email": 3, "phone": 1}},
+}
+
 
 NONE_KEPT = {"aimed": 0, "kept": 0}
 
@@ -114,7 +120,13 @@ def worst(prompt="p", response="r"):
 
 
 def pages(
-    *entries, confirmation=None, baselines=None, table=None, synthesis=SYNTHESIS, audited=FAIR
+    *entries,
+    confirmation=None,
+    baselines=None,
+    table=None,
+    synthesis=SYNTHESIS,
+    audited=FAIR,
+    privacy=PRIVACY,
 ):
     history, evaluation = list(entries), parameters()
     baselines = baselines or compared([50] * 40)
@@ -125,6 +137,7 @@ def pages(
         baselines,
         synthesis,
         audited,
+        privacy,
         worst() if table is None else table,
         plot,
         plot_categories(history[-1]["assessment"], evaluation),
@@ -432,7 +445,8 @@ def test_the_worst_responses_come_first_and_perfect_ones_not_at_all():
         similarity=[100, 50, 90, np.nan], precision=[100, 75, 25, np.nan]
     )
 
-    table = WorstResponses.validate(choose_worst_responses(texts, judgements, pairs(4)))
+    judge = Judge((service("judge"),))
+    table = WorstResponses.validate(choose_worst_responses(texts, judgements, pairs(4), judge))
 
     assert list(table["response"]) == ["c", "b", "d"]
     assert list(table["reference"]) == ["reference 2", "reference 1", "reference 3"]
@@ -462,3 +476,45 @@ def test_diversity_is_drawn_over_the_iterations_and_explained_in_both_reports():
     for page in pages(*history):
         assert "the training set misses a part of the task" in text_of(page)
         assert 'id="diversity"' in page
+
+
+def test_the_worst_responses_show_no_personal_details():
+    answers = pd.DataFrame({"id": ["test-0"], "sample": 1, "response": "to anna@firma.de"})
+    judgements = answers[["id", "sample"]].assign(similarity=1, precision=2)
+    asked = pairs(1).assign(prompt="to anna@firma.de or 030/1234567?")
+
+    table = choose_worst_responses(
+        answers.assign(finished=True), judgements, asked, Judge((service("judge"),))
+    )
+
+    assert "firma" not in table.to_json()
+    assert table["response"][0] in table["prompt"][0]
+
+
+def test_the_report_says_what_was_replaced():
+    page, _ = pages(entry([82.125] * 40))
+
+    assert "patterns): for 2 email in the coverage pairs, none in the new pairs" in text_of(page)
+    assert "sent to the judge they stand for 3 email, 1 phone." in text_of(page)
+
+
+def test_the_report_says_where_privacy_was_off():
+    off = {
+        "service_llm": {**PRIVACY["service_llm"], "detect": "off"},
+        "judge": {"detect": ["patterns", "off"], "requests": {}},
+    }
+
+    page, _ = pages(entry([82.125] * 40), privacy=off)
+
+    assert "Privacy is off: pairs were sent to the service LLM, and train, as they are" in page
+    assert "Privacy is off for a judge" in page
+
+
+def test_replaced_details_are_counted_over_all_requests_of_the_judge():
+    replies = pd.DataFrame({"replaced": [["email", "ip"], [], ["email"]]})
+
+    report = report_privacy(
+        {"privacy": PRIVACY["service_llm"]}, replies, replies, replies, Judge((service("judge"),))
+    )
+
+    assert report["judge"] == {"detect": ["patterns"], "requests": {"email": 6, "ip": 3}}

@@ -22,6 +22,7 @@ from llamaduo.service_llm.budget import expected_tokens
 from llamaduo.service_llm.client import Request, ServiceLLM
 from llamaduo.service_llm.jury import Judge
 
+PAIR = ["system", "prompt", "response"]
 AGREEMENT = "service LLM with itself"
 """Name of the baseline in which its second answer is judged with its first as the reference: the
 most that a model can be expected to reach."""
@@ -96,12 +97,13 @@ def answer_by_service_llm(
     baselines: BaselineParameters,
     iteration: IterationParameters,
 ) -> pd.DataFrame:
-    """Let the service LLM do the task itself, twice.
+    """Let the service LLM do the task itself, twice; what it is sent has no personal details.
 
     Returns:
         ``Responses``, two samples per prompt; a failed request is a missing row.
     """
-    asked = coverage_test.merge(pd.DataFrame({"sample": [1, 2]}), how="cross")
+    protected = service_llm.gate.protect_rows(coverage_test, PAIR)
+    asked = protected.merge(pd.DataFrame({"sample": [1, 2]}), how="cross")
     requests = [
         Request(
             to_messages(row["system"], row["prompt"]),
@@ -145,6 +147,7 @@ def judge_baselines(
     coverage_test: pd.DataFrame,
     judge_prompt: str,
     judge: Judge,
+    service_llm: ServiceLLM,
     evaluation: EvaluationParameters,
     iteration: IterationParameters,
 ) -> list[dict[str, Any]]:
@@ -154,11 +157,13 @@ def judge_baselines(
         One summary per baseline, with its ``name`` and the ``scores`` of its prompts.
     """
     rows = []
+    # Its answers are about the surrogates that it was sent, and so must their references be.
+    asked = service_llm.gate.protect_rows(coverage_test, PAIR)
     for name, responses in baseline_responses.groupby("baseline", sort=False):
-        pairs = coverage_test
+        pairs = asked if name in (SERVICE_LLM, AGREEMENT) else coverage_test
         if name == AGREEMENT:
             own = baseline_responses[baseline_responses["baseline"] == SERVICE_LLM]
-            pairs = coverage_test.drop(columns="response").merge(own[["id", "response"]], on="id")
+            pairs = asked.drop(columns="response").merge(own[["id", "response"]], on="id")
         # Some answer once where the local LLM answers K times.
         samples = {"responses_per_prompt": int(responses["sample"].max())}
         sampled = evaluation.model_copy(update=samples)

@@ -56,6 +56,7 @@ def create_pipeline() -> Pipeline:
                 "coverage_test",
                 "judge_prompt",
                 "judge",
+                "service_llm",
                 "params:evaluation",
                 "params:iteration",
             ],

@@ -7,6 +7,7 @@ import re
 from typing import Any, Literal
 
 from llamaduo.service_llm.answers import WHOLE
+from llamaduo.service_llm.privacy import quote
 from llamaduo.service_llm.text import parse_json
 
 SYSTEM = ("system", "developer")
@@ -112,7 +113,7 @@ def _role(field: str, message: Any) -> str:
     if role in ("tool", "function") or message.get("tool_calls") or message.get("function_call"):
         raise BadRow(field, "tool calls are not supported")
     if role not in ROLES:
-        raise BadRow(field, f"an unknown role ({role!r})")
+        raise BadRow(field, f"an unknown role ({quote(role, 40)})")
     if message.get("refusal"):
         raise BadRow(field, "the model refused to answer")
     return "system" if role in SYSTEM else str(role)
@@ -135,7 +136,7 @@ def _content(located: Found) -> Found:
     for part in content:
         if not isinstance(part, dict) or not isinstance(part.get("text"), str):
             kind = part.get("type") if isinstance(part, dict) else part
-            raise BadRow(f"{field}.content", f"a part that is no text ({kind!r})")
+            raise BadRow(f"{field}.content", f"a part that is no text ({quote(kind, 40)})")
     return f"{field}.content", "\n".join(part["text"] for part in content)
 
 
@@ -170,7 +171,7 @@ def _answer(response: Found) -> Found:
     if str(body.get("object", "")).endswith(".chunk"):
         raise BadRow(field, "streamed chunks are not supported; log the whole response")
     if body.get("error"):
-        raise BadRow(field, f"an error in place of an answer ({repr(body['error'])[:200]})")
+        raise BadRow(field, f"an error in place of an answer ({quote(body['error'], 200)})")
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadRow(field, "no choices in the response")

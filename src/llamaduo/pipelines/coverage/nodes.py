@@ -12,6 +12,7 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
 from llamaduo.parameters import CoverageParameters, FineTuningParameters
 from llamaduo.pipelines.coverage.reading import Problem, known_names, read_row
+from llamaduo.service_llm.privacy import quote
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ def check_rows(
     _refuse_unknown_columns(list(columns), coverage)
     if extra := [name for name in columns if name not in known_names(coverage)]:
         logger.info(
-            "columns that a pair does not have are left out: %s", ", ".join(map(repr, extra))
+            "columns that a pair does not have are left out: %s",
+            ", ".join(quote(name, 40) for name in extra),
         )
     read = [_read(raw["row"], raw["problem"], coverage) for raw in raw_pairs.to_dict("records")]
     fields = pd.DataFrame([{**NOTHING, **each} for each, _ in read])
@@ -180,7 +182,7 @@ def _refuse_unknown_columns(found: list[str], coverage: CoverageParameters) -> N
     """A column that a single row has may be optional; one that no row has is a typo."""
     unknown = [
         f"coverage.columns.{ours} is {theirs!r}, and no row has that column; there are "
-        f"{', '.join(map(repr, found))}"
+        f"{', '.join(quote(name, 40) for name in found)}"
         for ours, theirs in coverage.columns.items()
         if theirs is not None and found and theirs not in found
     ]

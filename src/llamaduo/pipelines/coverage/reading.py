@@ -14,6 +14,7 @@ from llamaduo.pipelines.coverage.conversations import (
     read_preference,
     refuse_failed,
 )
+from llamaduo.service_llm.privacy import quote
 from llamaduo.service_llm.text import is_blank, is_text
 
 USUAL_NAMES = {
@@ -90,7 +91,7 @@ def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]
             output = "preferred_output", row["preferred_output"]
             return read_preference(("input", row.get("input")), output, coverage.turns)
     if not prompt and not response:
-        columns = ", ".join(map(repr, row)) or "none"
+        columns = ", ".join(quote(name, 40) for name in row) or "none"
         raise BadRow("row", f"no known layout (columns are {columns}, expected {LAYOUTS})")
     return {
         "prompt": _with_input(prompt, row) if prompt else _missing("prompt", coverage),
@@ -142,7 +143,7 @@ def _problem(value: Any, required: bool) -> str:
 
 
 def _no_text(value: Any) -> str:
-    return f"no text ({type(value).__name__} {repr(value)[:40]})"
+    return f"no text ({type(value).__name__} {quote(value, 40)})"
 
 
 def _is_null(value: Any) -> bool:

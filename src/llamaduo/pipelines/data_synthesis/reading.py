@@ -20,7 +20,7 @@ OF_REPLY = ["request", "seed_id", "teacher", "model", "prompt_version"]
 
 def parse_pairs(
     synthesis_replies: pd.DataFrame,
-    coverage_train: pd.DataFrame,
+    screened_coverage: pd.DataFrame,
     ready_pairs: pd.DataFrame,
     previous_synthesis_report: dict[str, Any] | None,
     synthesis: SynthesisParameters,
@@ -36,7 +36,7 @@ def parse_pairs(
         first = so_far["asked_so_far"]
         rows = _ready_rows(ready_pairs.iloc[first : first + synthesis.new_pairs(iteration)])
     else:
-        seeds = coverage_train.set_index("id")
+        seeds = screened_coverage.set_index("id")
         rows = [
             {
                 "origin": "synthetic",

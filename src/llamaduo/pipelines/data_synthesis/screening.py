@@ -17,6 +17,8 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
 from llamaduo.near_duplicates import NearDuplicates, Reserved, Tokenizer, Tokens, similarity
 from llamaduo.parameters import FineTuningParameters, SynthesisParameters, TaskCheck
+from llamaduo.service_llm.client import ServiceLLM
+from llamaduo.service_llm.privacy import quote
 from llamaduo.service_llm.text import declines, is_blank
 
 logger = logging.getLogger(__name__)
@@ -37,14 +39,16 @@ def screen_coverage(
     coverage_test: pd.DataFrame,
     coverage_holdout: pd.DataFrame,
     base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
     synthesis: SynthesisParameters,
     fine_tuning: FineTuningParameters,
 ) -> pd.DataFrame:
     """Find the coverage-train pairs that may be trained on and shown to the service LLM.
 
     Returns:
-        ``ScreenedCoverage``: every row, with the reason for which it is left out: ``too_long`` for
-        the model, or ``near_copy_of_test``, of a test or holdout prompt.
+        ``ScreenedCoverage``: every row as the service LLM may be sent it, with the reason for which
+        it is left out: ``too_long`` for the model, or ``near_copy_of_test``, of a test or holdout
+        prompt.
 
     Raises:
         InputError: None is left, or a response of the task fails the task's own check.
@@ -84,7 +88,7 @@ def screen_coverage(
             "of a test or holdout prompt (data_synthesis.max_test_similarity), or too long for the "
             "model (fine_tuning.max_length)"
         )
-    return screened
+    return service_llm.gate.protect_rows(screened, PAIR)
 
 
 def screen_pairs(
@@ -94,15 +98,18 @@ def screen_pairs(
     coverage_test: pd.DataFrame,
     coverage_holdout: pd.DataFrame,
     base_model: BaseModelSpec,
+    service_llm: ServiceLLM,
     synthesis: SynthesisParameters,
     fine_tuning: FineTuningParameters,
 ) -> pd.DataFrame:
     """Drop what must not be trained on.
 
     Returns:
-        ``ScreenedPairs``: every row, with the reason for which it was dropped. A row that fails
-        several checks carries the first, in the order of ``checks`` below.
+        ``ScreenedPairs``: every row as the service LLM may be sent it, with the reason for which it
+        was dropped. A row that fails several checks carries the first, in the order of ``checks``
+        below.
     """
+    protected = service_llm.gate.protect_rows(parsed_pairs, PAIR)
     tokenizer, reserved = reserve(screened_coverage, coverage_test, coverage_holdout, synthesis)
     tokens = {text: tokenizer.tokens(text) for text in parsed_pairs["prompt"]}
     usable = screened_coverage[screened_coverage["dropped"] == ""]
@@ -129,14 +136,18 @@ def screen_pairs(
         "wrong_language": lambda rows: are_foreign(rows, usable, synthesis.languages),
         "copy_of_seed": are_copies_of_seeds,
         "near_copy_of_test": lambda rows: [reserved.has_copy(tokens[p]) for p in rows["prompt"]],
-        "near_duplicate": lambda rows: [_is_repeated(tokens[p], kept) for p in rows["prompt"]],
+        # Of what is known only the protected text is there.
+        "near_duplicate": lambda rows: [
+            _is_repeated(tokenizer.tokens(text), kept)
+            for text in protected["prompt"].loc[rows.index]
+        ],
     }
     dropped = pd.Series("", index=parsed_pairs.index)
     for reason, fails in checks.items():
         rows = parsed_pairs[dropped == ""]
         if len(rows):
             dropped[rows.index[list(fails(rows))]] = reason
-    return parsed_pairs.drop(columns=["unreadable", "seed_prompt"]).assign(
+    return protected.drop(columns=["unreadable", "seed_prompt"]).assign(
         dropped=dropped, filter_version=filter_version(synthesis, fine_tuning)
     )
 
@@ -207,7 +218,7 @@ def _fail_function(rows: pd.DataFrame, function: Callable[[str, str], bool]) -> 
         try:
             return not function(prompt, response)
         except Exception as error:  # it is the user's, and json.loads in it is no bug
-            errors.append(f"{pair_id}, {type(error).__name__}: {error}")
+            errors.append(f"{pair_id}, {quote(error, 200)}")
             return True
 
     columns = rows[["id", "prompt", "response"]].itertuples(index=False, name=None)

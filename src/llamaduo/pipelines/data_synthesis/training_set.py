@@ -11,6 +11,8 @@ from llamaduo.parameters import IterationParameters, SynthesisParameters
 from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST
 from llamaduo.pipelines.data_synthesis.seeding import AIMED
 from llamaduo.schemas import TrainingSet
+from llamaduo.service_llm.answers import count_replaced
+from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.failures import Failure
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def report_synthesis(
     ready_pairs: pd.DataFrame,
     previous_synthesis_report: dict[str, Any] | None,
     diversity: dict[str, Any],
+    service_llm: ServiceLLM,
     synthesis: SynthesisParameters,
 ) -> dict[str, Any]:
     """Count what was asked for, what came, and what was dropped for which reason.
@@ -99,6 +102,12 @@ def report_synthesis(
         "completion_tokens": int(replies["completion_tokens"].sum()),
         "teacher": sorted(synthesis_replies["model"].dropna().unique()),
         "diversity": diversity,
+        "privacy": {
+            "detect": service_llm.gate.settings.detect,
+            "coverage": count_replaced(screened_coverage),
+            "pairs": count_replaced(new_pairs),
+            "requests": count_replaced(replies),
+        },
     }
 
 

@@ -83,28 +83,39 @@ def judge_cases(
     """
     if cases.empty:
         return JudgeReplies.empty()
-    requests = [
-        Request(
-            messages=[{"role": "user", "content": request_text(judge_prompt, case)}],
-            max_tokens=evaluation.judge_max_tokens,
-            expected_tokens=JUDGEMENT_TOKENS,
-            temperature=evaluation.judge_temperature,
-            response_schema=JUDGEMENT_SCHEMA,
-            repeat=repeat,
-        )
-        for case, repeat in zip(cases[list(SHOWN)].to_dict("records"), cases["repeat"], strict=True)
-    ]
     replies = [
         reply
         for member in judge.jury
-        for reply in member.complete_all(requests, what, iteration.account)
+        for reply in member.complete_all(
+            _requests(member.gate.protect_rows(cases, [*SHOWN]), judge_prompt, evaluation),
+            what,
+            iteration.account,
+        )
     ]
     asked = cases[["id", "sample", "repeat"]].assign(prompt_version=prompt_version(judge_prompt))
     table = pd.concat([asked.assign(judge=model) for model in judge.models], ignore_index=True)
     return table.assign(**reply_columns(replies, needed=needed))
 
 
-def request_text(judge_prompt: str, case: dict[Any, str]) -> str:
+def _requests(
+    protected: pd.DataFrame, judge_prompt: str, evaluation: EvaluationParameters
+) -> list[Request]:
+    """The mark is a digest of the case, so that details must be replaced before it is made."""
+    return [
+        Request(
+            messages=[{"role": "user", "content": request_text(judge_prompt, case)}],
+            max_tokens=evaluation.judge_max_tokens,
+            expected_tokens=JUDGEMENT_TOKENS,
+            temperature=evaluation.judge_temperature,
+            response_schema=JUDGEMENT_SCHEMA,
+            repeat=case["repeat"],
+            replaced=case["replaced"],
+        )
+        for case in protected.to_dict("records")
+    ]
+
+
+def request_text(judge_prompt: str, case: dict[Any, Any]) -> str:
     """The judge prompt around a case.
 
     The case is JSON, and the prompt fences it by a mark that nothing inside can hold: it is a

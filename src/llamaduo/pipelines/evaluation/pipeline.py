@@ -217,6 +217,18 @@ def _recording() -> list[Node]:
             name="count_costs",
         ),
         Node(
+            reports.report_privacy,
+            [
+                "synthesis_report",
+                "judge_replies",
+                "audit_replies",
+                "holdout_judge_replies",
+                "judge",
+            ],
+            "privacy_report",
+            name="report_privacy",
+        ),
+        Node(
             decision.record_iteration,
             [
                 "previous_iteration_history",
@@ -246,7 +258,7 @@ def _recording() -> list[Node]:
         ),
         Node(
             reports.choose_worst_responses,
-            ["responses", "judgements", "coverage_test"],
+            ["responses", "judgements", "coverage_test", "judge"],
             "worst_responses",
             name="choose_worst_responses",
         ),
@@ -276,6 +288,7 @@ def _recording() -> list[Node]:
                 "baseline_comparison",
                 "synthesis_report",
                 "fairness_audit",
+                "privacy_report",
                 "worst_responses",
                 "score_plot",
                 "category_plot",

@@ -14,9 +14,11 @@ from llamaduo.pipelines.evaluation.sentences import (
     REASONS,
     explain_verdict,
     notes_on_models,
+    privacy_notes,
     synthesis_notes,
 )
 from llamaduo.schemas import WorstResponses
+from llamaduo.service_llm.answers import count_replaced
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
 from llamaduo.service_llm.tally import spent_by
@@ -50,10 +52,33 @@ def count_costs(
     return {"iteration": verdict["iteration"], **costs}
 
 
+def report_privacy(
+    synthesis_report: dict[str, Any],
+    judge_replies: pd.DataFrame,
+    audit_replies: pd.DataFrame,
+    holdout_judge_replies: pd.DataFrame,
+    judge: Judge,
+) -> dict[str, Any]:
+    """Count the personal details that were replaced in what was sent and in what trains.
+
+    Returns:
+        ``service_llm``: ``privacy`` of the synthesis report; ``judge``: ``detect`` of each member,
+        and ``requests``, the number of each kind.
+    """
+    replies = pd.concat([judge_replies, audit_replies, holdout_judge_replies])
+    return {
+        "service_llm": synthesis_report["privacy"],
+        "judge": {
+            "detect": [member.gate.settings.detect for member in judge.jury],
+            "requests": count_replaced(replies),
+        },
+    }
+
+
 def choose_worst_responses(
-    responses: pd.DataFrame, judgements: pd.DataFrame, pairs: pd.DataFrame
+    responses: pd.DataFrame, judgements: pd.DataFrame, pairs: pd.DataFrame, judge: Judge
 ) -> pd.DataFrame:
-    """The responses that scored lowest, beside their references.
+    """The responses that scored lowest, beside their references, as the judge may see them.
 
     Returns:
         ``WorstResponses``, the worst first, those without a score last; none with full marks.
@@ -67,8 +92,9 @@ def choose_worst_responses(
         .sort_values(["precision", "similarity", "id", "sample"], kind="stable")
     )
     imperfect = table[(table[list(SCORES)] != HIGHEST_SCORE).any(axis=1)]
-    columns = list(WorstResponses.to_schema().columns)
-    return imperfect.head(MOST_SHOWN)[columns].reset_index(drop=True)
+    worst = imperfect.head(MOST_SHOWN).reset_index(drop=True)
+    protected = judge.jury[0].gate.protect_rows(worst, ["prompt", "reference", "response"])
+    return protected[list(WorstResponses.to_schema().columns)]
 
 
 def follow_categories(
@@ -100,6 +126,7 @@ def write_iteration_report(
     baseline_comparison: dict[str, Any],
     synthesis_report: dict[str, Any],
     fairness_audit: dict[str, Any],
+    privacy_report: dict[str, Any],
     worst_responses: pd.DataFrame,
     score_plot: go.Figure,
     category_plot: go.Figure,
@@ -124,6 +151,7 @@ def write_iteration_report(
         canary_names=CANARY_NAMES,
         synthesis_notes=synthesis_notes(synthesis_report),
         by_category=follow_categories(iteration_history, synthesis_report),
+        privacy_notes=privacy_notes(privacy_report),
         worst=worst_responses.astype(object)
         .where(worst_responses.notna(), None)
         .to_dict("records"),

@@ -116,6 +116,24 @@ def synthesis_notes(synthesis_report: dict[str, Any]) -> list[str]:
     return notes
 
 
+def privacy_notes(privacy_report: dict[str, Any]) -> list[str]:
+    """What was replaced in what was sent and trained on, or that nothing was."""
+    taught, judged = privacy_report["service_llm"], privacy_report["judge"]
+    if taught["detect"] == "off":
+        notes = ["Privacy is off: pairs were sent to the service LLM, and train, as they are."]
+    else:
+        notes = [
+            "Surrogates stand for the personal details in what was sent to the service LLM and in "
+            f"what trains ({taught['detect']}): for {_listed(taught['coverage']) or 'none'} in the "
+            f"coverage pairs, {_listed(taught['pairs']) or 'none'} in the new pairs, "
+            f"{_listed(taught['requests']) or 'none'} more in the requests."
+        ]
+    if "off" in judged["detect"]:
+        notes.append("Privacy is off for a judge: it was sent prompts and responses as they are.")
+    replaced = _listed(judged["requests"]) or "none"
+    return [*notes, f"In what was sent to the judge they stand for {replaced}."]
+
+
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 

@@ -1,0 +1,53 @@
+"""Names of people and places, by a spaCy model behind Presidio (the extra ``pii``)."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+from llamaduo.service_llm.details import BREAK, TAKEN, Detail
+from llamaduo.service_llm.surrogates import is_surrogate
+
+if TYPE_CHECKING:
+    from presidio_analyzer import AnalyzerEngine
+
+KINDS = {"PERSON": "name", "LOCATION": "place"}
+"""Presidio's LOCATION is spaCy's GPE and LOC."""
+WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+
+
+def find_names(text: str, model: str, language: str) -> list[Detail]:
+    """The words of each name; a word has the same value wherever it stands.
+
+    Args:
+        text: What ``find_details`` has left.
+        model: Name or folder of the spaCy model.
+        language: ISO 639 code.
+    """
+    plain = text.replace(TAKEN, " ").replace(BREAK, " ")
+    found = _analyzer(model, language).analyze(plain, language=language, entities=list(KINDS))
+    details = {
+        word.span(): Detail(kind, *word.span(), word[0].casefold())
+        for each in found
+        for word in WORD.finditer(text, each.start, each.end)
+        if not is_surrogate(kind := KINDS[each.entity_type], word[0].casefold())
+    }
+    return list(details.values())
+
+
+@cache
+def _analyzer(model: str, language: str) -> AnalyzerEngine:
+    """Presidio with the one recogniser that finds names; its other ones ask the net."""
+    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+    from presidio_analyzer.nlp_engine import NlpEngineProvider
+    from presidio_analyzer.predefined_recognizers import SpacyRecognizer
+
+    models = [{"lang_code": language, "model_name": model}]
+    engine = NlpEngineProvider(
+        nlp_configuration={"nlp_engine_name": "spacy", "models": models}
+    ).create_engine()
+    registry = RecognizerRegistry(
+        recognizers=[SpacyRecognizer(supported_language=language)], supported_languages=[language]
+    )
+    return AnalyzerEngine(nlp_engine=engine, registry=registry, supported_languages=[language])

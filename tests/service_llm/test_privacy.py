@@ -1,0 +1,192 @@
+import json
+import random
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings, quote
+from tests.fakes.openai_server import FakeOpenAI, completion
+from tests.personal_details import FORMATTED, plant
+from tests.service_llm.conftest import request, service_at
+
+GATE = PrivacyGate()
+details = st.builds(
+    lambda kind, seed: plant(kind, random.Random(seed)).text,
+    st.sampled_from(FORMATTED),
+    st.integers(0, 2**32),
+)
+pieces = st.one_of(
+    details,
+    st.text(max_size=12),
+    st.text(alphabet="0123456789+-()./ @:=\\n\"'", max_size=12),
+    st.sampled_from(["password: ", " token=", "\\n", '\\"', "\\u00e9", "order ", "tel. ", ", "]),
+)
+separators = st.sampled_from([" ", ", ", "\n", '"', "/", ": ", "=", " (", "-", "."])
+texts = st.lists(st.tuples(pieces, separators).map("".join), max_size=6).map("".join)
+
+
+def protect(*given_texts):
+    return GATE.protect(given_texts).texts
+
+
+@given(st.lists(texts, max_size=3))
+def test_protecting_twice_changes_nothing(given_texts):
+    once = GATE.protect(given_texts).texts
+
+    assert GATE.protect(once) == (once, [])
+
+
+@given(st.recursive(texts | st.integers() | st.floats(allow_nan=False) | st.none() | st.booleans(),
+                    lambda inner: st.lists(inner, max_size=3)
+                    | st.dictionaries(st.sampled_from(["prompt", "password", "api_key"]), inner)),
+       st.booleans())  # fmt: skip
+@example({"phone": 491701234567, "card": 4111111111111111, "password": 12345678}, False)
+def test_json_stays_json_with_the_same_keys(value, ascii_only):
+    def shape(value):
+        if isinstance(value, dict):
+            return {key: shape(inner) for key, inner in value.items()}
+        return [shape(each) for each in value] if isinstance(value, list) else type(value)
+
+    (text,) = protect(json.dumps(value, ensure_ascii=ascii_only))
+    (twice,) = protect(json.dumps(json.dumps(value, ensure_ascii=ascii_only)))
+
+    assert shape(json.loads(text)) == shape(value)
+    assert shape(json.loads(json.loads(twice))) == shape(value)
+
+
+@given(details, details)
+def test_equal_values_have_equal_surrogates_and_others_have_others(one, other):
+    first, second, third = protect(f"see {one}", f"see {one}", f"see {other}")
+
+    assert first == second
+    assert (first == third) == (one == other) or one in other or other in one
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("Anna.Keller+x@Firma.de", r"[A-Z][a-z]{3}\.[A-Z][a-z]{5}\+[a-z]@example\.(com|org|net)"),
+        ("ANNA7@FIRMA.DE", r"[A-Z]{4}\d@EXAMPLE\.(COM|ORG|NET)"),
+        ("+49 (0)30 1234567", r"\+49 \(0\)\d\d 55501\d\d"),
+        ("(212) 736-5000", r"\([2-9]\d\d\) 555-01\d\d"),
+        ("4111-1111-1111-1111", r"4000-00(\d\d-\d{4}-\d{4})"),
+        ("de89 3704 0044 0532 0130 00", r"de\d\d 0000 \d{4} \d{4} \d{4} \d\d"),
+        ("84.112.9.7", r"(192\.0\.2|198\.51\.100|203\.0\.113)\.\d+"),
+        ("2A02:8108::1F", r"2001:DB8::[0-9A-F]+"),
+        ("sk-proj-a1b2c3d4e5f6g7h8i9", r"sk-proj-[a-z0-9]{11}EXAMPLE"),
+        ("AKIAIOSFODNN7ABCDEFG", r"AKIA[A-Z0-9]{9}EXAMPLE"),
+        ("https://anna:s3cret@host/x", r"https://[a-z]{3}EXAMPLE:[a-z]\d[a-z]EXAMPLE@host/x"),
+    ],
+)  # fmt: skip
+def test_a_surrogate_has_the_form_of_the_value(text, form):
+    assert re.fullmatch(form, protect(text)[0]), protect(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("anna@firma.de", "ANNA@Firma.DE"),
+        ("+49 (0)30 1234567", "030/123 45 67"),
+        ("4111 1111 1111 1111", "4111-1111-1111-1111"),
+        ("DE89370400440532013000", "de89 3704 0044 0532 0130 00"),
+        ("2a02:8108::1f", "2A02:8108:0:0:0:0:0:1F"),
+    ],
+)
+def test_one_value_in_two_spellings_has_one_surrogate(one, other):
+    own, theirs = protect(one, other)
+
+    def plain(text):
+        return re.sub(r"\W", "", text.lower())
+
+    if ":" in one:
+        assert own.rpartition(":")[2] == theirs.lower().rpartition(":")[2]
+    else:
+        assert plain(own)[-9:] == plain(theirs)[-9:]
+
+
+def test_a_surrogate_tells_nothing_of_the_value():
+    assert protect("write to anna@firma.de") == protect("write to otto@meier.fr")
+
+
+def test_surrogates_differ_from_text_to_text():
+    assert len({protect(f"{n}: write to anna@firma.de")[0][-20:] for n in range(50)}) == 50
+
+
+def test_off_replaces_nothing_and_yaml_may_spell_it_as_false():
+    for off in ("off", False, {"detect": "off"}, {"detect": False}):
+        gate = PrivacyGate(PrivacySettings.model_validate(off))
+        assert gate.protect(["anna@firma.de"]) == (["anna@firma.de"], [])
+
+
+def test_a_typo_in_the_settings_is_refused():
+    with pytest.raises(ValidationError):
+        PrivacySettings.model_validate({"detect": "pattern"})
+    with pytest.raises(ValidationError):
+        PrivacySettings.model_validate({"detects": "patterns"})
+
+
+def test_a_message_quotes_a_value_without_its_details():
+    assert "firma" not in quote({"from": "anna@firma.de"}, 30)
+    assert quote("plain", 4) == "'pla"
+
+
+def test_no_request_has_a_detail_and_each_reply_tells_what_was_replaced(tmp_path):
+    def answer(body):
+        return completion(body["messages"][-1]["content"])
+
+    messages = [
+        {"role": "system", "content": "You answer anna@firma.de."},
+        {"role": "user", "content": "anna@firma.de asks: is 030/1234567 right?"},
+    ]
+    with FakeOpenAI(answer=answer) as server:
+        service = service_at(server.base_url, tmp_path / "journal.sqlite")
+        asked = [request(1, messages=messages), request(2)]
+        replies = service.complete_all(asked, "test")
+        again = service.complete_all(asked, "test")
+        service.check(account=None, task=messages)
+
+    sent = json.dumps([each.body for each in server.served], ensure_ascii=False)
+    assert "firma" not in sent
+    assert "1234567" not in sent
+    assert [list(reply.replaced) for reply in replies] == [["email", "email", "phone"], []]
+    assert [each.text for each in again] == [each.text for each in replies]
+    assert len(server.served) == 3
+    longest = max((each.body["messages"] for each in server.served), key=len)
+    first, second = (each["content"] for each in longest)
+    assert first.split()[2].strip(".") == second.split()[0]
+
+
+def test_with_privacy_off_a_request_is_sent_as_it_is(tmp_path):
+    with FakeOpenAI(answer=lambda body: completion("ok")) as server:
+        service = service_at(server.base_url, tmp_path / "journal.sqlite")
+        service = replace(service, gate=PrivacyGate(PrivacySettings(detect="off")))
+        message = {"role": "user", "content": "anna@firma.de"}
+        service.complete_all([request(1, messages=[message])], "test")
+
+    assert server.served[0].body["messages"] == [message]
+
+
+def test_names_and_places_become_invented_words(tmp_path):
+    pytest.importorskip("presidio_analyzer")
+    import spacy
+
+    model = spacy.blank("en")
+    ruler = model.add_pipe("entity_ruler")
+    ruler.add_patterns(
+        [{"label": "PERSON", "pattern": name} for name in ("Anna Keller", "Keller")]
+        + [{"label": "GPE", "pattern": "Berlin"}]
+    )
+    model.to_disk(tmp_path / "model")
+    gate = PrivacyGate(PrivacySettings(detect="presidio", model=str(tmp_path / "model")))
+
+    (text,), replaced = gate.protect(["Anna Keller, Berlin. KELLER? Keller: anna@firma.de"])
+
+    words = text.replace(",", "").replace(":", "").split()
+    assert replaced == ["name", "name", "place", "name", "email"]
+    assert words[1] == words[4] != "Keller"
+    assert words[2] != "Berlin."
+    assert "firma" not in text
