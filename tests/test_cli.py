@@ -1,6 +1,7 @@
 import pytest
+from kedro.validation.exceptions import DataValidationError
 
-from llamaduo.cli import resuming_command
+from llamaduo.cli import resuming_command, sentence_of
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,10 @@ from llamaduo.cli import resuming_command
 )
 def test_the_command_that_goes_on_repeats_what_was_given(given, command):
     assert resuming_command(given) == command
+
+
+def test_a_failed_check_is_said_without_personal_details():
+    error = DataValidationError("prompt: 'write to anna@firma.de' is no number")
+
+    assert sentence_of(error).startswith("prompt: 'write to ")
+    assert "firma" not in sentence_of(error)

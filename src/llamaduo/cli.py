@@ -11,7 +11,7 @@ from typing import Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.io import DatasetError
-from kedro.validation.exceptions import ParameterValidationError
+from kedro.validation.exceptions import DataValidationError, ParameterValidationError
 from pydantic import ValidationError
 
 from llamaduo.errors import InputError
@@ -20,6 +20,7 @@ from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.training import TrainingError
 from llamaduo.service_llm.failures import ServiceLLMError
 from llamaduo.service_llm.journal import JournalError
+from llamaduo.service_llm.privacy import PrivacyGate
 
 LOOP_RUNNER = "llamaduo.runner.LoopRunner"
 SLICES = (
@@ -87,10 +88,17 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
         sys.exit(128 + signal.SIGINT)
     except ERRORS_WITH_A_SENTENCE as error:
         logger.debug("the error's origin", exc_info=True)
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(sentence_of(error)) from error
     verdict = outputs.get("verdict") if options["runner"] == LOOP_RUNNER else None
     if verdict is not None and not verdict.load()["target_reached"]:
         sys.exit(HONEST_MISS)
+
+
+def sentence_of(error: Exception) -> str:
+    """What a person is told of an error; Kedro quotes the values that failed a check."""
+    if isinstance(error, DataValidationError):
+        return PrivacyGate().protect([str(error)]).texts[0]
+    return str(error)
 
 
 def resuming_command(given: list[str]) -> str:
