@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from kedro.utils import load_obj
+from kedro.validation.exceptions import DataValidationError
 
-from llamaduo.cli import cli, resuming_command
+from llamaduo.cli import cli, resuming_command, sentence_of
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,10 @@ def test_a_command_outside_of_a_project_says_so(tmp_path, monkeypatch):
 
     assert result.exit_code == 1
     assert "pyproject.toml" in result.output
+
+
+def test_a_failed_check_is_said_without_personal_details():
+    error = DataValidationError("prompt: 'write to anna@firma.de' is no number")
+
+    assert sentence_of(error).startswith("prompt: 'write to ")
+    assert "firma" not in sentence_of(error)

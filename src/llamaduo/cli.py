@@ -15,7 +15,7 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
-from kedro.validation.exceptions import ParameterValidationError
+from kedro.validation.exceptions import DataValidationError, ParameterValidationError
 from pydantic import ValidationError
 
 from llamaduo.errors import InputError
@@ -24,6 +24,7 @@ from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.training import TrainingError
 from llamaduo.service_llm.failures import ServiceLLMError
 from llamaduo.service_llm.journal import JournalError
+from llamaduo.service_llm.privacy import PrivacyGate
 
 LOOP_RUNNER = "llamaduo.runner.LoopRunner"
 SLICES = (
@@ -65,7 +66,7 @@ def cli() -> None:
     try:
         bootstrap_project(Path.cwd())
     except RuntimeError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(sentence_of(error)) from error
 
 
 @contextmanager
@@ -74,7 +75,7 @@ def _errors_as_sentences() -> Iterator[None]:
         yield
     except ERRORS_WITH_A_SENTENCE as error:
         logger.debug("the error's origin", exc_info=True)
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(sentence_of(error)) from error
 
 
 @click.pass_context
@@ -106,6 +107,13 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
     verdict = outputs.get("verdict") if options["runner"] == LOOP_RUNNER else None
     if verdict is not None and not verdict.load()["target_reached"]:
         sys.exit(HONEST_MISS)
+
+
+def sentence_of(error: Exception) -> str:
+    """What a person is told of an error; Kedro quotes the values that failed a check."""
+    if isinstance(error, DataValidationError):
+        return PrivacyGate().protect([str(error)]).texts[0]
+    return str(error)
 
 
 def resuming_command(given: list[str]) -> str:
