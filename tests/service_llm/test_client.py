@@ -494,13 +494,13 @@ def test_nothing_is_sent_after_a_signal_though_the_budget_would_then_allow_it(se
 
 
 def test_a_second_signal_does_not_wait(service, server):
-    server.latency_s = 8
+    server.latency_s = 30
     interrupt_when_asked(server, signals=2)
 
     with pytest.raises(KeyboardInterrupt):
         service.complete_all(requests(8), "test")
 
-    assert time.monotonic() - server.served[0].at < 4
+    assert time.monotonic() - server.served[0].at < 8
 
 
 def test_work_in_a_thread_is_ended_by_whoever_gets_the_signal(service, server):
