@@ -31,6 +31,7 @@ def plant_all(project):
     for number, each in enumerate(planted):
         row = rows[number % len(rows)]
         row["prompt"] += f" {each.sentence}"
+        row["source"] = f"export: {each.sentence}"
         if number % 5 == 0:
             labels = json.loads(row["response"])
             row["response"] = json.dumps({**labels, "reference": each.text}, ensure_ascii=False)
@@ -68,6 +69,7 @@ def told(tmp_path_factory):
         "requests": requests,
         "log": [log],
         "reports": [html.unescape(page) for page in pages],
+        "data card": [path.read_text("utf-8") for path in project.data.rglob("data_card.md/*/*")],
         "previews": previews,
         "journal": [(project.data / "journal.sqlite").read_bytes().decode("utf-8", "replace")],
         "training set": [

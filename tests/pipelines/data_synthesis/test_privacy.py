@@ -57,6 +57,14 @@ def test_a_row_is_protected_as_a_whole_and_tells_what_was_replaced(screened):
     assert row["system"].split()[-1] == row["prompt"].split()[3]
 
 
+def test_what_the_data_card_quotes_is_protected_too(random_model):
+    rows = coverage(3).assign(source="export by anna@firma.de")
+
+    table = screen_coverage(rows, TEST, NONE, random_model, SERVICE_LLM, parameters(), FINE_TUNING)
+
+    assert not table["source"].str.contains("firma").any()
+
+
 def test_with_privacy_off_rows_stay_as_they_are(screened):
     table, _ = screened(OFF)
 

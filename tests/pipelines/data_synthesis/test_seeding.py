@@ -198,6 +198,14 @@ def test_a_seed_whose_pairs_are_mostly_dropped_gets_less():
     assert min(shown(chosen).drop("train-0")) >= 10
 
 
+def test_who_was_aimed_at_before_its_first_turn_keeps_it_however_little_it_yielded():
+    fair = {f"_{n}": (80, 80) for n in range(1, 12)}
+
+    chosen = seeds(2, yields=yields(_0=(8, 0), **fair), pairs_per_iteration=96)
+
+    assert len(set(chosen["seed_id"])) == 12
+
+
 def test_a_weak_spot_whose_pairs_are_mostly_dropped_gets_less_of_the_aim():
     known = yields(_0=(800, 80), _1=(800, 800))
 
@@ -296,6 +304,24 @@ def test_a_dropped_pair_is_none_that_was_yielded():
     )
 
     assert counted["kept"].sum() == 0
+
+
+def test_more_than_was_asked_for_is_no_better_than_all_of_it():
+    chosen = seeds(2)
+
+    counted = count_yields(chosen, replies_to(chosen), kept(chosen, [8, 30, 4]), None)
+
+    assert by_name(counted)["self_instruct"] == (20, 20)
+
+
+def test_a_seed_does_not_answer_for_an_outage_while_it_was_asked_again():
+    chosen = seeds(2)
+    again = replies_to(chosen.iloc[[1]], attempt=2, text=None, failure=str(Failure.GAVE_UP))
+    replies = pd.concat([replies_to(chosen), again])
+
+    counted = count_yields(chosen, replies, kept(chosen, [8, 5, 4]), None)
+
+    assert by_name(counted)["self_instruct"] == (12, 12)
 
 
 @pytest.mark.parametrize(

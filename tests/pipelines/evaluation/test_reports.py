@@ -306,6 +306,16 @@ def test_the_report_says_by_category_what_was_asked_and_how_the_score_moved():
     assert f"now {category}1681540.0 ± 0.070.0 ± 0.0 rare400– ± –– ± –" in text
 
 
+def test_scores_that_were_measured_otherwise_have_not_moved():
+    before, after = entry([40] * 40), entry([70] * 40)
+    before["assessment"]["measured"] = {**after["assessment"]["measured"], "judge": ["another"]}
+
+    iteration, _ = pages(before, after)
+
+    assert "70.0 ± 0.0" in text_of(iteration)
+    assert "40.0 ± 0.0" not in text_of(iteration)
+
+
 def test_a_first_iteration_has_no_score_that_moved():
     assert "category of the seed" not in text_of(pages(entry([40] * 40))[0])
 

@@ -82,7 +82,7 @@ def write_data_card(
         "copies": dropped["near_copy_of_test"] + left_out["near_copy_of_test"],
         "max_test_similarity": synthesis.max_test_similarity,
         "languages": languages,
-        "privacy": synthesis_report.get("privacy"),
+        "privacy": synthesis_report["privacy"],
         "licences": _counted(own, ["licence", "source"]),
     }
     front_matter = _front_matter(len(training_set), languages, own).to_yaml()

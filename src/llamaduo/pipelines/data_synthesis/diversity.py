@@ -36,9 +36,9 @@ def measure_diversity(
     Returns:
         ``iteration``, ``new_pairs``, and figures from 0 to 1, null where too few pairs are new:
         ``prompt_distinct_1`` and ``_2``, ``response_distinct_1`` and ``_2``, see ``distinct``;
-        ``nearest_distance``, see there; ``category_entropy`` and ``strategy_entropy``, see
-        ``evenness``; ``test_reached`` and ``test_reached_if_alike``, of the whole training set, see
-        ``reached``.
+        ``nearest_distance``, see there; ``category_entropy`` (of the seeds: a new pair has no
+        category of its own) and ``strategy_entropy``, see ``evenness``;
+        ``test_reached`` and ``test_reached_if_alike``, of the whole training set, see ``reached``.
     """
     of_coverage = training_set[training_set["origin"] == "coverage"]
     tokenizer = Tokenizer.of_task(pd.concat([of_coverage, coverage_test]))

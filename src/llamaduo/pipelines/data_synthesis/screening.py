@@ -32,6 +32,8 @@ MOST_REFUSALS = 0.05
 SHOWN = 5
 """Pairs that a warning names; all of them stand in ``screened_coverage``."""
 PAIR = ["system", "prompt", "response"]
+PROTECTED = [*PAIR, "licence", "source"]
+"""The data card quotes the last two."""
 
 
 def screen_coverage(
@@ -88,7 +90,7 @@ def screen_coverage(
             "of a test or holdout prompt (data_synthesis.max_test_similarity), or too long for the "
             "model (fine_tuning.max_length)"
         )
-    return service_llm.gate.protect_rows(screened, PAIR)
+    return service_llm.gate.protect_rows(screened, PROTECTED)
 
 
 def screen_pairs(
@@ -109,7 +111,7 @@ def screen_pairs(
         was dropped. A row that fails several checks carries the first, in the order of ``checks``
         below.
     """
-    protected = service_llm.gate.protect_rows(parsed_pairs, PAIR)
+    protected = service_llm.gate.protect_rows(parsed_pairs, PROTECTED)
     tokenizer, reserved = reserve(screened_coverage, coverage_test, coverage_holdout, synthesis)
     tokens = {text: tokenizer.tokens(text) for text in parsed_pairs["prompt"]}
     usable = screened_coverage[screened_coverage["dropped"] == ""]

@@ -1,6 +1,7 @@
 """Which coverage pairs are shown to the service LLM: a walk through all of them, and an aim."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -92,17 +93,16 @@ def count_yields(
 ) -> pd.DataFrame:
     """Count over the loop how many pairs each seed and strategy was asked for, and how many passed.
 
-    A request without an answer, for which its seed is not to blame, does not count.
+    A request that met a failure for which its seed is not to blame does not count.
 
     Returns:
         ``Yields``, one row per seed and strategy that has been asked for.
     """
-    blameless = synthesis_replies[~synthesis_replies["failure"].isin(NOT_ITS_FAULT)]
-    answered = seeds[seeds["request"].isin(blameless["request"])]
+    unlucky = synthesis_replies[synthesis_replies["failure"].isin(NOT_ITS_FAULT)]
+    answered = seeds[~seeds["request"].isin(unlucky["request"])]
     kept = selected_pairs.loc[selected_pairs["dropped"] == "", "request"].value_counts()
-    counted = answered.assign(
-        asked=answered["pairs"], kept=answered["request"].map(kept).fillna(0).astype(int)
-    )
+    came = answered["request"].map(kept).fillna(0).astype(int)
+    counted = answered.assign(asked=answered["pairs"], kept=came.clip(upper=answered["pairs"]))
     own = [
         counted.rename(columns={column: "name"})[["name", "asked", "kept"]].assign(what=what)
         for what, column in (("seed", "seed_id"), ("strategy", "strategy"))
@@ -159,12 +159,15 @@ def _draw(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _walk(weights: np.ndarray, start: int, count: int) -> np.ndarray:
-    """The next turns of a walk round and round, from 0; one of weight w keeps a share w of its."""
+    """The next turns of a walk round and round, from 0.
+
+    One of weight w keeps its first turn and a share w of all.
+    """
     turns: list[int] = []
     turn = start
     while len(turns) < count:
         lap, place = divmod(turn, len(weights))
-        if int((lap + 1) * weights[place]) > int(lap * weights[place]):
+        if ceil((lap + 1) * weights[place]) > ceil(lap * weights[place]):
             turns.append(turn)
         turn += 1
     return np.array(turns, dtype=int)

@@ -14,7 +14,7 @@ DIVERSITY = {
     "response_distinct_1": "distinct-1 of responses",
     "response_distinct_2": "distinct-2 of responses",
     "nearest_distance": "distance to the nearest prompt",
-    "category_entropy": "entropy over categories",
+    "category_entropy": "entropy over the seeds' categories",
     "strategy_entropy": "entropy over strategies",
     "test_reached": "test neighbourhoods reached",
     "test_reached_if_alike": "the same, if drawn like the test set",

@@ -102,11 +102,14 @@ def follow_categories(
 ) -> dict[str, dict[str, Any]]:
     """By category: pairs asked for, aimed and kept, and the precision ``before`` and ``after``.
 
-    Empty where nothing was asked for, or nothing was scored before.
+    Empty where nothing was asked for, or nothing was scored before; ``before`` is unknown where it
+    was measured otherwise.
     """
     if len(iteration_history) < 2 or not synthesis_report["asked"]:
         return {}
-    before, after = (entry["assessment"]["categories"] for entry in iteration_history[-2:])
+    previous, latest = (entry["assessment"] for entry in iteration_history[-2:])
+    is_alike = previous["measured"] == latest["measured"]
+    before, after = previous["categories"] if is_alike else {}, latest["categories"]
     asked = synthesis_report["by_category"]
     nothing = {"asked": 0, "aimed": 0, "kept": 0}
     unknown = {"precision": {"mean": None, "standard_error": None}}

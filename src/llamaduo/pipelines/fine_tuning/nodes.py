@@ -1,6 +1,7 @@
 """From a training set to an adapter."""
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,11 @@ def describe_training_data(training_set: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         ``pairs``, their number by origin; ``teachers``, the models that were asked, and ``models``,
-        those that their endpoints reported; ``sha256`` of system message, prompt and response of
-        each pair, as rows of a JSON array.
+        those that their endpoints reported; ``sha256`` of the pairs in UTF-8, each a line with a
+        JSON array of system message, prompt and response.
     """
-    rows = training_set[["system", "prompt", "response"]]
-    text = rows.to_json(orient="values", force_ascii=False)
+    rows = training_set[["system", "prompt", "response"]].to_numpy().tolist()
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return {
         "pairs": {
             str(origin): int(n) for origin, n in training_set.groupby("origin").size().items()
