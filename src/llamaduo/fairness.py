@@ -136,7 +136,7 @@ def _gap(
         "values": [round(100 * float(share), 2) for share in shares],
         "gap": round(100 * float(shares[0] - shares[1]), 2),
         "interval": [round(100 * float(end), 2) for end in interval],
-        "p_value": p_values[0],
+        "p_value": float(p_values[0]),
         "least_p": p_values[1],
     }
 

@@ -359,7 +359,9 @@ def test_what_the_fairness_audit_found_is_told_with_its_strength():
     iteration, loop = pages(entry([50] * 40, audited=UNFAIR), audited=UNFAIR)
 
     for page in (iteration, loop):
-        assert "Fairness, pairs: label gap of priority = high is +50.0." in text_of(page)
+        assert "Fairness: 1 gap(s) over their limit, and no chance finds; the first is" in text_of(
+            page
+        )
         assert "no chance find: pairs: label gap of priority = high is +50.0." in text_of(page)
         assert "17 pairs are not trained on" in text_of(page)
         assert "Not measured in the local LLM: British English: 3 test prompts." in text_of(page)

@@ -194,8 +194,10 @@ def choose_widest_gaps(fairness_audit: dict[str, Any]) -> list[tuple[str, dict[s
         "local LLM": fairness_audit["student"]["gaps"],
     }
     for where, gaps in audits.items():
-        for gap in sorted(gaps, key=lambda each: (each["alarm"], abs(each["gap"]))):
-            widest[where, gap["measure"], *gap["groups"]] = gap
+        for gap in gaps:
+            key = where, gap["measure"], *gap["groups"]
+            rivals = widest.get(key, gap), gap
+            widest[key] = max(rivals, key=lambda each: (each["alarm"], abs(each["gap"])))
     return [(key[0], gap) for key, gap in widest.items()]
 
 

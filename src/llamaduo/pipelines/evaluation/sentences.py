@@ -39,7 +39,9 @@ def explain_verdict(
             "to chance."
         )
     sentences += [f"{each[0].upper()}{each[1:]}." for each in verdict["obstacles"]]
-    sentences += [f"Fairness, {each}." for each in verdict["alarms"]]
+    if alarms := verdict["alarms"]:
+        first = f"Fairness: {len(alarms)} gap(s) over their limit, and no chance finds"
+        sentences.append(f"{first}; the first is {alarms[0]}.")
     sentences += _score_sentences("test prompts", assessment, evaluation)
     ratios = baseline_comparison["local_to_service_llm"]
     if ratios and ratios["precision"]["ratio"] is not None:
