@@ -202,11 +202,11 @@ def forget(matching: tuple[str, ...], env: str | None, dry_run: bool, yes: bool)
         for ledger in () if dry_run else places.ledgers:
             held.enter_context(ledger.held("llamaduo forget"))
         found = search(places, wanted)
-        show(found, places.remote)
+        show(found)
         if dry_run:
             click.echo("nothing was changed")
             return
         if found.to_remove() and not yes:
             click.confirm("Remove them?", abort=True)
-        found.remove(wanted)
+        found.remove()
         click.echo("done")
