@@ -18,7 +18,7 @@ from llamaduo.forgetting.display import show
 from llamaduo.forgetting.findings import Treatment, rest_of, search
 from llamaduo.forgetting.person import Person
 from llamaduo.forgetting.places import Places
-from llamaduo.forgetting.wanted import Wanted
+from llamaduo.forgetting.wanted import Wanted, words_of
 from llamaduo.ledger import Ledger, ledgers_below
 from llamaduo.service_llm.journal import Journal
 from llamaduo.service_llm.privacy import PrivacyGate
@@ -408,7 +408,7 @@ def put_rows(places, name, *rows):
 
 def run_beside_a_letter(places, row, split):
     """Put a row with an address into a split, and what a loop makes of it behind the gate."""
-    put_rows(places, f"../raw/coverage_{split}.jsonl", row, OTHER)
+    put_rows(places, f"../raw/coverage_{split}.jsonl", row, OTHER, {"id": None, "prompt": ADDRESS})
     (sendable,) = GATE.protect([row["prompt"]]).texts
     assert ADDRESS not in sendable
     shown = json.dumps([row["prompt"], "a reference"], ensure_ascii=False)
@@ -466,6 +466,28 @@ def test_what_answers_a_test_prompt_goes_and_its_figures_stay(places):
 
     left = {path.name for path in places.roots[0].glob("*.jsonl") if path.stat().st_size}
     assert left == {"scores.jsonl", "new_pairs.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        "<j.mueller@firma.example>",
+        "+49 151 23456789 or (030) 1234 5678",
+        "4111 1111 1111 1111",
+        "DE89 3704 0044 0532 0130 00",
+        "8.8.8.8 or 2001:4860:4860::8888",
+        "sk-proj-abcdefghijklmnopqrstuvwxyzABCDEFGH1234",
+        "AKIAIOSFODNNEXAMPLEQ",
+        "https://bob:secret@example.org/path?x=1",
+    ],
+)
+def test_the_words_of_a_text_are_the_same_on_both_sides_of_the_gate(detail):
+    text = f"I am Jürgen, at {detail}, of Nordstr."
+    protected, replaced = GATE.protect([text])
+
+    assert replaced
+    assert words_of(*protected) == words_of(text)
+    assert "jürgen at" in words_of(text)
 
 
 def test_words_that_stand_in_the_rows_of_others_are_nobodys(places):
@@ -550,6 +572,6 @@ def test_what_is_left_is_named_with_the_reason_and_without_the_text(places, caps
 
     shown = capsys.readouterr().out
     assert f"{notes}: it is yours, and no table" in shown
-    assert "pairs.jsonl: 1 rows" in shown
+    assert "pairs.jsonl: rows (1)" in shown
     assert "Not on this machine, and not looked at:\n  s3://bucket/pairs.jsonl" in shown
     assert "Müller" not in shown

@@ -184,10 +184,10 @@ cli.add_command(RunCommand("run", params=OPTIONS, callback=_run, help=HELP))
 def forget(matching: tuple[str, ...], env: str | None, dry_run: bool, yes: bool) -> None:
     """Remove a person's rows from all that this project keeps.
 
-    Looks for TEXT in the files that the catalog names and in all below the data root, whatever the
-    case, white space and escapes are. Rows of tables are removed, in the journal only the texts,
-    and reports made from such rows whole. Adapters that were trained on them are listed, not
-    removed.
+    Looks for TEXT, in whole words, in the files that the catalog names and in all below the data
+    root, whatever the case, white space and escapes are. Rows of tables are removed, with what was
+    made from them, in the journal only the texts, and reports made from such rows whole. Adapters
+    that were trained on them are listed, not removed.
 
     Exit code: 0 done, or nothing found; 1 refused, or failed.
     """

@@ -23,7 +23,7 @@ first."""
 def show(found: Search) -> None:
     """Print the files, the adapters that have seen the rows, and what is left to a person."""
     to_remove = [
-        f"{_shown(each.path)}: {'' if each.number is None else f'{each.number} '}{each.treatment}"
+        f"{_shown(each.path)}: {each.treatment}" + (f" ({each.number})" if each.number else "")
         for each in found.to_remove()
     ]
     if to_remove:

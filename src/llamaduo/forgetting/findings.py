@@ -100,7 +100,8 @@ class Search(NamedTuple):
 
     def ended(self) -> list[str]:
         """Unfinished loops that cannot go on, since a report that they read goes whole."""
-        gone = {each.version for each in self.findings if self._is_carried(each)}
+        whole = [each for each in self.findings if each.treatment is Treatment.WHOLE]
+        gone = {each.version for each in whole if each.path.name in self.places.carried}
         return [
             loop
             for ledger in self.places.ledgers
@@ -110,10 +111,6 @@ class Search(NamedTuple):
 
     def _taught(self, finding: Finding) -> bool:
         return finding.path.name == self.places.training_set
-
-    def _is_carried(self, finding: Finding) -> bool:
-        is_whole = finding.treatment is Treatment.WHOLE
-        return is_whole and finding.path.name in self.places.carried
 
 
 def search(places: Places, wanted: Wanted) -> Search:

@@ -1,7 +1,6 @@
 """Which rows are a person's: by a text in them, and by the input row that they come from.
 
-The privacy gate replaces in the tables of runs, and in requests, what a person is found by in the
-inputs.
+In the tables of runs, and in requests, the privacy gate has replaced what a person is found by.
 """
 
 from collections.abc import Iterator
@@ -28,9 +27,9 @@ class Person(NamedTuple):
     """Ids of such rows in those that are tested on."""
 
     def has(self, row: Row) -> bool:
-        """Whether a row holds a text, is an input row that does, was made from it, or answers it.
+        """Whether a row holds a text, stands for an input row that does, or was made from one.
 
-        Figures about a prompt, such as scores, are no such answer.
+        A response to such a row's prompt and a judgement of it go too; figures, as scores, do not.
         """
         own_id = str(row.get("id"))
         return (
@@ -53,9 +52,9 @@ def identify(places: Places, wanted: Wanted) -> Person:
                 others.append(words_of(text_of(row)))
                 continue
             rows.append(row)
-            if row.get("id") and is_below(path, places.taught | places.tested):
-                ids = taught if is_below(path, places.taught) else tested
-                ids.add(str(row["id"]))
+            for split, ids in ((places.taught, taught), (places.tested, tested)):
+                if is_below(path, split) and row.get("id") not in (None, ""):
+                    ids.add(str(row["id"]))
     if taught:  # names that were replaced are known by what stands for them
         for path in places.files():
             rows += (row for row in _rows(path, is_own=False) if _is_screened(row, taught))

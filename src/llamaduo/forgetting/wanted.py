@@ -29,7 +29,7 @@ IN_WORD = r"[^\W_\u0590-\u1dff\u2000-\U0010ffff]"
 """A letter or digit of Latin, Greek, Cyrillic or Armenian. Other scripts write words without spaces
 between them, or affixes without one."""
 GAP = re.compile(r'[\s"<>]+')
-DETAIL = re.compile(r"[\d@]|://")
+DETAIL = re.compile(r"[\d@]|://|[!-~]{16}")
 WORD = re.compile(r"\w+")
 WINDOW = 2**20
 """Bytes of a large file that are looked at together."""
@@ -95,9 +95,9 @@ class Wanted:
 
 
 def words_of(text: str) -> str:
-    """The words of a text but for those with a digit, ``@`` or ``://``.
+    """The words of a text but for those with a digit, ``@`` or ``://``, and long ones in ASCII.
 
-    These are what the privacy gate replaces; names and places it replaces only by ``presidio``.
+    Among these is all that the privacy gate replaces, but for the names and places of ``presidio``.
     """
     plain = (part for part in GAP.split(_folded(text)) if not DETAIL.search(part))
     return " ".join(WORD.findall(" ".join(plain)))
