@@ -184,10 +184,10 @@ cli.add_command(RunCommand("run", params=OPTIONS, callback=_run, help=HELP))
 def forget(matching: tuple[str, ...], env: str | None, dry_run: bool, yes: bool) -> None:
     """Remove a person's rows from all that this project keeps.
 
-    Looks for TEXT in the files that the catalog names and in all below the data root, whatever the
-    case, white space and escapes are. Rows of tables are removed, in the journal only the texts,
-    and reports made from such rows whole. Adapters that were trained on them are listed, not
-    removed.
+    Looks for TEXT, in whole words, in the files that the catalog names and in all below the data
+    root, whatever the case, white space and escapes are. Rows of tables are removed, with what was
+    made from them, in the journal only the texts, and reports made from such rows whole. Adapters
+    that were trained on them are listed, not removed.
 
     Exit code: 0 done, or nothing found; 1 refused, or failed.
     """
@@ -202,11 +202,11 @@ def forget(matching: tuple[str, ...], env: str | None, dry_run: bool, yes: bool)
         for ledger in () if dry_run else places.ledgers:
             held.enter_context(ledger.held("llamaduo forget"))
         found = search(places, wanted)
-        show(found, places.remote)
+        show(found)
         if dry_run:
             click.echo("nothing was changed")
             return
         if found.to_remove() and not yes:
             click.confirm("Remove them?", abort=True)
-        found.remove(wanted)
+        found.remove()
         click.echo("done")

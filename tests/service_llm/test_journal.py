@@ -129,6 +129,18 @@ def test_what_is_forgotten_is_paid_for_and_never_answers_again(journal):
     assert journal.count(lambda text: "PERSON" in text) == 0
 
 
+def test_counting_changes_no_byte_of_a_journal_of_any_version(journal, tmp_path):
+    with closing(sqlite3.connect(journal.path)) as connection:
+        connection.execute("CREATE TABLE attempts (request TEXT, body TEXT, usable INTEGER)")
+        connection.execute("INSERT INTO attempts VALUES ('about PERSON', NULL, 1)")
+        connection.commit()
+    before = journal.path.read_bytes()
+
+    assert journal.count(lambda text: "PERSON" in text) == 1
+
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == {journal.path: before}
+
+
 def test_no_byte_of_what_is_forgotten_is_left_beside_the_journal(journal, tmp_path):
     long = "PERSON" * 10_000
     write(journal, *[(sent(request=f"PERSON {n}"), received(body=long)) for n in range(20)])

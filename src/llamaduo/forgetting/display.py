@@ -1,10 +1,9 @@
 """What a person sees of a search; never the text of a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Column, Table
+import click
 
 from llamaduo.forgetting.findings import Search
 
@@ -16,37 +15,37 @@ loop (kedro run), which trains without the rows, then delete these folders, and 
 exported or merged from them."""
 BEYOND = """\
 Not looked at: git history, backups, exports and other copies, shell history, and folders \
-llamaduo-training-* that a killed training has left among the temporary files."""
+llamaduo-training-* that a killed training has left among the temporary files. No loop runs \
+meanwhile, but a part of one may (kedro run --pipelines=…), and would write rows back: end it \
+first."""
 
 
-def show(found: Search, remote: Sequence[str]) -> None:
+def show(found: Search) -> None:
     """Print the files, the adapters that have seen the rows, and what is left to a person."""
-    console = Console(soft_wrap=True)
-    if to_remove := found.to_remove():
-        table = Table(Column("number", justify="right"), "removed", Column("from", overflow="fold"))
-        for finding in to_remove:
-            number = "" if finding.number is None else str(finding.number)
-            table.add_row(number, finding.treatment, _shown(finding.path))
-        console.print(table)
-        console.print(WHAT_STAYS)
+    to_remove = [
+        f"{_shown(each.path)}: {each.treatment}" + (f" ({each.number})" if each.number else "")
+        for each in found.to_remove()
+    ]
+    if to_remove:
+        _list("To be removed:", to_remove, WHAT_STAYS)
     else:
-        console.print("nothing to remove: no file holds such a text where one can be removed")
-    if adapters := found.tainted():
-        console.print("\nAdapters that were trained on such rows:")
-        _print_list(console, [_shown(path) for path in adapters])
-        console.print(RETRAIN)
-    if left := found.left():
-        console.print("\nLeft as they are; look at them yourself:")
-        _print_list(console, [f"{_shown(each.path)}: {each.reason}" for each in left])
-    if remote:
-        console.print("\nNot on this machine, and not looked at:")
-        _print_list(console, remote)
-    console.print(f"\n{BEYOND}")
+        click.echo("nothing to remove: no file holds such a text where one can be removed")
+    _list("Adapters that were trained on such rows:", map(_shown, found.tainted()), RETRAIN)
+    _list(
+        "Unfinished loops that cannot go on, since they read a report that goes:",
+        found.ended(),
+        "Start a new one (kedro run).",
+    )
+    left = [f"{_shown(each.path)}: {each.reason}" for each in found.left()]
+    _list("Left as they are; look at them yourself:", left)
+    _list("Not on this machine, and not looked at:", found.places.remote)
+    click.echo(BEYOND)
 
 
-def _print_list(console: Console, lines: Sequence[str]) -> None:
-    for line in lines:
-        console.print(f"  {line}", markup=False)
+def _list(head: str, lines: Iterable[str], advice: str = "") -> None:
+    """A paragraph; nothing where there are no lines."""
+    if lines := list(lines):
+        click.echo("\n  ".join([head, *lines]) + f"\n{advice}\n")
 
 
 def _shown(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Where a person's rows may lie: below the data root, and wherever the catalog points to."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ from llamaduo.ledger import Ledger, ledgers_below
 from llamaduo.parameters import LoopParameters
 
 TRAINING_SET = "training_set"
-"""The catalog entry."""
+TAUGHT = ("coverage_train", "ready_pairs")
+TESTED = ("coverage_test", "coverage_holdout")
 BASE_MODEL = {"config.json", "tokenizer_config.json"}
 """Files of a model as it came; what it knows it did not learn here."""
 
@@ -23,9 +24,15 @@ class Places(NamedTuple):
     roots: list[Path]
     """Files and folders; the data root is the first."""
     own: set[Path]
-    """Files and folders of the user: no pipeline writes them."""
+    """Files and folders of the user: the coverage set, and what no pipeline writes."""
     training_set: str
     """Name of its files, whose rows adapters have seen."""
+    taught: set[Path]
+    """Inputs whose pairs are trained on, by their id or as ``seed_id`` of others."""
+    tested: set[Path]
+    """Inputs whose pairs are tested on."""
+    carried: set[str]
+    """Names of the files that a loop's next iteration reads."""
     ledgers: list[Ledger]
     remote: list[str]
     """URLs, which are not looked at."""
@@ -54,34 +61,42 @@ class Places(NamedTuple):
 
     def is_own(self, path: Path) -> bool:
         """Whether a file is the user's, or lies beside such a one, as a copy of it would."""
-        beside = {each.parent for each in self.own}
-        return path.parent in beside or not self.own.isdisjoint((path, *path.parents))
+        return path.parent in {each.parent for each in self.own} or is_below(path, self.own)
 
     def is_in_ledger(self, path: Path) -> bool:
         """Whether a file is an event, which is never changed."""
-        return any(path.is_relative_to(ledger.folder) for ledger in self.ledgers)
+        return is_below(path, {ledger.folder for ledger in self.ledgers})
+
+
+def is_below(path: Path, places: set[Path]) -> bool:
+    """Whether a file is one of some places, or lies below one."""
+    return not places.isdisjoint((path, *path.parents))
 
 
 def places_of(context: KedroContext) -> Places:
     """The places of an environment."""
     catalog: Any = context.catalog
-    entries: dict[str, set[str]] = {
-        name: set(_paths(entry)) for name, entry in catalog.config_resolver.config.items()
-    }
+    entries = {name: set(_paths(each)) for name, each in catalog.config_resolver.config.items()}
+
+    def local(names: Iterable[str]) -> set[Path]:
+        paths = {path for name in names for path in entries.get(name, ())}
+        return {Path(path) for path in paths if "://" not in path}
+
     made = {name for pipeline in pipelines.values() for name in pipeline.all_outputs()}
-    written = {path for name in made for path in entries.get(name, ())}
-    all_paths = {path for paths in entries.values() for path in paths}
-    remote = {path for path in all_paths if "://" in path}
     root = context.project_path / context.config_loader["globals"]["data"]
+    taught, tested = local(TAUGHT), local(TESTED)
     settings = LoopParameters.model_validate(catalog.load("params:loop"))
     ledger: Ledger = catalog.load(settings.ledger)
     others = [each for each in ledgers_below(root) if each.folder != ledger.folder]
     return Places(
-        roots=[root, *sorted(Path(path) for path in all_paths - remote)],
-        own={Path(path) for path in all_paths - remote - written},
+        roots=[root, *sorted(local(entries))],
+        own=local(entries) - local(made) | taught | tested,
         training_set=Path(catalog.config_resolver.config[TRAINING_SET]["filepath"]).name,
+        taught=taught,
+        tested=tested,
+        carried={path.name for path in local(settings.carry.values())},
         ledgers=[ledger, *others],
-        remote=sorted(remote),
+        remote=sorted({path for paths in entries.values() for path in paths if "://" in path}),
     )
 
 

@@ -109,12 +109,16 @@ def is_journal(path: Path) -> bool:
     with path.open("rb") as file:
         if file.read(len(SQLITE)) != SQLITE:
             return False
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(_read_only(path)) as connection:
         try:
             tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
         except sqlite3.DatabaseError:  # it only begins like one
             return False
         return ("attempts",) in tables
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 class Journal:
@@ -176,8 +180,11 @@ class Journal:
         return Calibration(*row) if row and None not in row else None
 
     def count(self, is_wanted: Callable[[str], bool]) -> int:
-        """How many attempts hold a text, in their request or in what came of it."""
-        with closing(self.open()) as connection:
+        """How many attempts hold a text, in their request or in what came of it.
+
+        Of a journal of any version; nothing is changed.
+        """
+        with closing(_read_only(self.path)) as connection:
             connection.create_function("is_wanted", 1, is_wanted)
             (count,) = connection.execute(f"SELECT COUNT(*) FROM attempts {HOLDING}").fetchone()
             return int(count)
