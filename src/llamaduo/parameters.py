@@ -251,7 +251,7 @@ class FairnessParameters(Parameters):
     """Over a limit, and no chance find: ``warn`` logs and reports; ``balance`` also leaves out new
     pairs until a label is as frequent in both groups; ``stop`` also ends the loop as unfair."""
     limits: FairnessLimits = FairnessLimits.model_validate({})
-    sample: int = Field(30, ge=1)
+    sample: int = Field(60, ge=1)
     """Test prompts that are asked again in the words of other groups."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
     """Chance of any alarm in a loop where all groups are treated alike, for each of the audits, of

@@ -119,4 +119,6 @@ def test_a_bias_is_found_in_data_and_student_and_is_less_after_balancing(project
     assert in_data["alarm"]
     assert in_student["alarm"]
     assert in_data["interval"][0] <= planted <= in_data["interval"][1]
+    urgent_without = 100 - in_student["values"][1]
+    assert in_student["interval"][1] >= STRENGTH * urgent_without  # greedy answers may exceed it
     assert less["interval"][0] > 0

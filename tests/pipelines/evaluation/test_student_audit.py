@@ -16,7 +16,6 @@ from tests.fakes.biased_teacher import (
     FAVOURED,
     GROUPS,
     OTHER,
-    sign,
     signed_tickets,
     student_answers,
 )
@@ -285,9 +284,3 @@ def test_the_alarms_of_the_pairs_are_alarms_too():
     )
 
     assert audit["alarms"] == ["pairs: a gap"]
-
-
-def test_a_signed_ticket_has_a_known_name():
-    pair = sign({"prompt": "p", "response": '{"priority": "low"}'}, 1.0, random.Random(1))
-
-    assert GROUPS.first_name_in(pair["prompt"])
