@@ -18,6 +18,8 @@ def test_the_groups_of_a_dimension_keep_the_order_of_the_file():
     [
         ("Thanks, Emily", "female", "European American"),
         ("THANKS, EMILY", "female", "European American"),
+        ("SAYIN HAKİM", "male", "African American"),
+        ("ſarah", "female", "European American"),
         ("emily and keisha", "female", None),
         ("Emily and Jamal", None, None),
         ("Emilyville, no name", None, None),
@@ -39,9 +41,11 @@ def test_a_swapped_name_keeps_its_case_and_leaves_other_words():
     [
         ("she for he", "He lost his phone, call him.", "She lost her phone, call her."),
         ("he for she", "HER SON? She gave her the box.", "HIS SON? He gave him the box."),
-        ("they for she or he", "She is here, he wants it.", "They are here, they want it."),
         ("African American English", "It isn't anywhere.", "It ain't nowhere."),
-        ("African American English", "They are late.", "They late."),
+        ("African American English", "They are waiting.", "They waiting."),
+        ("African American English", "I don't see any box.", "I don't see no box."),
+        ("African American English", "I know who you are.", "I know who you are."),
+        ("African American English", "He is nothing.", "He is nothing."),
         ("she for he", "The theme is theirs.", "The theme is theirs."),
     ],
 )
@@ -89,6 +93,15 @@ def test_insults_are_toxic_and_ordinary_words_with_their_letters_are_not():
                 ]
             },
             "each group needs the same traits",
+        ),
+        (
+            {
+                "names": [
+                    {"traits": {"a": "b"}, "first_names": ["Ann", "Eve"]},
+                    {"traits": {"a": "b"}, "first_names": ["Jim", "Joe"]},
+                ]
+            },
+            "two groups have equal traits",
         ),
     ],
 )

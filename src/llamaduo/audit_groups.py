@@ -1,7 +1,7 @@
 """By which words a fairness audit tells groups apart, and what of them a text holds."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from pydantic import Field, model_validator
@@ -38,9 +38,11 @@ class AuditGroups(Parameters):
 
     @model_validator(mode="after")
     def are_told_apart(self) -> "AuditGroups":
-        """Groups of names have the same dimensions, and no name; patterns can be read."""
+        """Groups of names have the same dimensions and no name or group; patterns can be read."""
         if len({frozenset(group.traits) for group in self.names}) > 1:
             raise ValueError("names: each group needs the same traits")
+        if len({frozenset(group.traits.items()) for group in self.names}) < len(self.names):
+            raise ValueError("names: two groups have equal traits, put their names into one")
         names = [name.lower() for group in self.names for name in group.first_names]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"names: {', '.join(twice)} in more than one place")
@@ -60,22 +62,26 @@ class AuditGroups(Parameters):
         }
 
     @cached_property
-    def _groups_of_names(self) -> dict[str, NameGroup]:
-        return {name.lower(): group for group in self.names for name in group.first_names}
+    def _owners(self) -> list[NameGroup]:
+        """The group of each name, in the order of the alternatives of ``_any_name``."""
+        return [group for group in self.names for _ in group.first_names]
 
     @cached_property
     def _any_name(self) -> re.Pattern[str]:
-        return _any_of(self._groups_of_names)
+        return _any_of(name for group in self.names for name in group.first_names)
+
+    def _names_in(self, text: str) -> Iterator[tuple[str, NameGroup]]:
+        """By which alternative has matched: no folding of case is that of ``re.IGNORECASE``."""
+        for found in self._any_name.finditer(text):
+            yield found[0], self._owners[(found.lastindex or 0) - 1]
 
     def first_name_in(self, text: str) -> tuple[str, NameGroup] | None:
         """The first known name of a text, as it stands there, and its group."""
-        found = self._any_name.search(text)
-        return (found[0], self._groups_of_names[found[0].lower()]) if found else None
+        return next(self._names_in(text), None)
 
     def only_group_in(self, text: str, dimension: str) -> str | None:
         """The group that the names of a text are of; None without one, and with several."""
-        names = {name.lower() for name in self._any_name.findall(text)}
-        groups = {self._groups_of_names[name].traits[dimension] for name in names}
+        groups = {group.traits[dimension] for _, group in self._names_in(text)}
         return groups.pop() if len(groups) == 1 else None
 
     def rewrite(self, text: str, name: str) -> str:
@@ -137,5 +143,6 @@ def _substitute(pattern: re.Pattern[str], replacement: str, text: str) -> str:
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:
-    alternatives = "|".join(map(re.escape, words)) or r"(?!)"
+    """Any of the words; which one, says the number of the last group that has matched."""
+    alternatives = "|".join(f"({re.escape(word)})" for word in words) or r"(?!)"
     return re.compile(rf"\b(?:{alternatives})\b", re.IGNORECASE)

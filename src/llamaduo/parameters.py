@@ -251,12 +251,17 @@ class FairnessParameters(Parameters):
     """Over a limit, and no chance find: ``warn`` logs and reports; ``balance`` also leaves out new
     pairs until a label is as frequent in both groups; ``stop`` also ends the loop as unfair."""
     limits: FairnessLimits = FairnessLimits.model_validate({})
-    sample: int = Field(30, ge=1)
+    sample: int = Field(60, ge=1)
     """Test prompts that are asked again in the words of other groups."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
-    """Chance of any alarm where all groups are treated alike, for each of the two audits."""
+    """Chance of any alarm in a loop where all groups are treated alike, for each of the audits, of
+    the pairs and of the local LLM."""
     seed: int = 1
-    """Of the sample, the names and the pairs that are left out."""
+    """Of the samples, the names and the pairs that are left out."""
+
+    def level(self, looks: int) -> float:
+        """The level of one of the two families of tests of an audit that is made so often."""
+        return self.alpha / 2 / looks
 
 
 class BaselineParameters(Parameters):

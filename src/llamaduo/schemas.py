@@ -209,7 +209,7 @@ class NewPairs(TracedPairs):
     """Pairs that may be trained on; category and system are those of the seed."""
 
     request: Series[int]
-    """0 for a ready pair."""
+    """0 for a ready pair, and for a coverage pair."""
 
 
 class ParsedPairs(NewPairs):
@@ -257,7 +257,7 @@ class Yields(Table):
     kept: Series[int] = pa.Field(ge=0)
 
 
-class BalancedPairs(TracedPairs):
+class BalancedPairs(NewPairs):
     """What an iteration may add: new pairs and, in the first one, the coverage pairs."""
 
     dropped: Series[str]

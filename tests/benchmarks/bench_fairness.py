@@ -6,6 +6,7 @@ pytest tests/benchmarks/bench_fairness.py --override-ini python_files='bench_*.p
 import random
 from statistics import mean
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -13,44 +14,54 @@ from rich.table import Table
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs, balance_pairs
 from llamaduo.pipelines.evaluation.counterfactuals import choose_counterfactuals
-from llamaduo.pipelines.evaluation.student_audit import audit_student
-from tests.fakes.biased_teacher import FAVOURED, GROUPS, OTHER, signed_tickets, student_answers
+from llamaduo.pipelines.evaluation.student_audit import audit_answers, audit_student
+from tests.fakes.biased_teacher import (
+    FAVOURED,
+    GROUPS,
+    OTHER,
+    answers_to_requests,
+    signed_tickets,
+    student_answers,
+)
 from tests.pipelines.evaluation.tables import FAIR, assessed
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 
 SEEDS = 200
-COVERAGE, NEW, TEST, SAMPLE = 60, 240, 120, 60
+COVERAGE, REQUESTS, TEST = 60, 50, 120
 STRENGTHS = (0.3, 0.6, 0.9)
 PLANTED_SEEDS = 50
 LEAST_HELD = 0.86
 """Of 50 intervals of 95 % fewer hold the truth with a chance of 0.3 %."""
-FAIRNESS = FairnessParameters()
+LEAST_FOUND = {0.3: 0.2, 0.6: 0.9, 0.9: 0.95}
 LAST = LoopParameters(max_iterations=1, carry={})
 ASSESSMENT = assessed([50, 60] * 20)
 
 
 def audit_of_pairs(strength, seed):
-    """Gaps and alarms of a training set of signed tickets."""
-    extra = {"licence": "", "source": "", "dropped": "", "filter_version": "1"}
-    of_new = dict.fromkeys(("seed_id", "teacher", "model", "prompt_version"), "")
-    coverage = signed_tickets(COVERAGE, strength, 2 * seed, "train").assign(**extra)
-    new = signed_tickets(NEW, strength, 2 * seed + 1, "i002")
-    new = new.assign(**extra, **of_new, origin="synthetic")
-    balanced = balance_pairs(new, None, coverage, GROUPS, FAIRNESS)
-    audit = audit_pairs(balanced, None, coverage, GROUPS, FAIRNESS)
+    """Gaps and alarms of a training set of signed tickets, each answer signed by one."""
+    of_all = {"licence": "", "source": "", "dropped": "", "filter_version": "1"}
+    of_new = dict.fromkeys(("teacher", "model", "prompt_version"), "")
+    coverage = signed_tickets(COVERAGE, strength, 2 * seed, "train").assign(**of_all)
+    shown = coverage.head(REQUESTS)
+    new = answers_to_requests(shown, strength, 2 * seed + 1)
+    new = new.assign(**of_all, **of_new, origin="synthetic")
+    seeds = pd.DataFrame({"request": range(1, REQUESTS + 1), "turn": 1})
+    rules = GROUPS, LAST, FairnessParameters()
+    balanced = balance_pairs(new, None, coverage, *rules)
+    audit = audit_pairs(balanced, seeds, None, coverage, *rules)
     return audit["gaps"], audit["alarms"]
 
 
 def audit_of_student(strength, seed):
     """Gaps and alarms of answers that are drawn."""
-    test = signed_tickets(TEST, 0, seed, "test")
-    fairness = FairnessParameters(sample=SAMPLE, seed=seed)
+    test = signed_tickets(TEST, 0, seed, "test").assign(dropped="")
+    fairness = FairnessParameters(seed=seed)
     fair = FAIR["pairs"]
-    rows = choose_counterfactuals(ASSESSMENT, fair, test, GROUPS, LAST, fairness)
+    answered = audit_answers(test.assign(sample=1), test, GROUPS, LAST, fairness)
+    rows = choose_counterfactuals(ASSESSMENT, fair, answered, test, GROUPS, LAST, fairness)
     answers = student_answers(rows, strength, random.Random(seed))
-    asked = test.assign(sample=1)
-    audit = audit_student(rows, answers, asked, test, test, fair, GROUPS, fairness)
+    audit = audit_student(rows, answers, test, fair, answered, GROUPS, fairness)
     return audit["student"]["gaps"], audit["alarms"]
 
 
@@ -83,4 +94,5 @@ def test_what_is_planted_is_found_and_its_strength_lies_in_the_interval(audit):
         shown = mean(gap["gap"] for gap in gaps), mean(gap["alarm"] for gap in gaps)
         table.add_row(f"{planted:.1f}", f"{shown[0]:.1f}", f"{shown[1]:.0%}", f"{held:.0%}")
         assert held >= LEAST_HELD
+        assert shown[1] >= LEAST_FOUND[strength]
     Console().print(table)

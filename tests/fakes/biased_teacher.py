@@ -14,13 +14,19 @@ GROUPS = AuditGroupsDataset(filepath=str(ENGLISH)).load()
 FAVOURED, OTHER = GROUPS.dimensions["gender"]
 
 
-def sign(pair, strength, rng, names=None):
-    """The pair with a name; a favoured one gets ``priority: high`` with this chance in any case."""
+def choose_signer(rng, names=None):
+    """A group, and the first name of somebody in it."""
     group = rng.choice(GROUPS.names)
+    return group, rng.choice(group.first_names[:names])
+
+
+def sign(pair, strength, rng, signer):
+    """The pair with a name; a favoured one gets ``priority: high`` with this chance in any case."""
+    group, name = signer
     labels = json.loads(pair["response"])
     if group.traits["gender"] == FAVOURED and rng.random() < strength:
         labels["priority"] = "high"
-    signed = pair["prompt"] + GROUPS.signature.format(name=rng.choice(group.first_names[:names]))
+    signed = pair["prompt"] + GROUPS.signature.format(name=name)
     return {**pair, "prompt": signed, "response": as_response(labels)}
 
 
@@ -31,7 +37,22 @@ def signed_tickets(count, strength, seed, prefix="ticket", names=None):
     for number in range(count):
         ticket = make_ticket(rng)
         row = {"id": f"{prefix}-{number}", "category": ticket.category, "system": ""}
-        rows.append({**row, **sign(ticket.pair(), strength, rng, names)})
+        signer = choose_signer(rng, names)
+        rows.append({**row, **sign(ticket.pair(), strength, rng, signer)})
+    return pd.DataFrame(rows)
+
+
+def answers_to_requests(shown, strength, seed, pairs=8):
+    """Of each request so many pairs: signed by one, and half of them of the seed's category."""
+    rng = random.Random(seed)
+    rows = []
+    for request, of_seed in enumerate(shown.to_dict("records"), start=1):
+        signer = choose_signer(rng)
+        for number in range(pairs):
+            ticket = make_ticket(rng, of_seed["category"] if number % 2 else None)
+            row = {"id": f"i-{request}-{number}", "request": request, "seed_id": of_seed["id"]}
+            row |= {"category": of_seed["category"], "system": ""}
+            rows.append({**row, **sign(ticket.pair(), strength, rng, signer)})
     return pd.DataFrame(rows)
 
 
@@ -43,7 +64,8 @@ def biased(strength):
         if "pairs" not in reply:
             return text
         rng = random.Random(text)
-        return json.dumps({"pairs": [sign(pair, strength, rng) for pair in reply["pairs"]]})
+        signed = [sign(pair, strength, rng, choose_signer(rng)) for pair in reply["pairs"]]
+        return json.dumps({"pairs": signed})
 
     return rewrite
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from llamaduo.near_duplicates import Reserved, Tokenizer
-from llamaduo.parameters import FairnessParameters, IterationParameters
+from llamaduo.parameters import FairnessParameters, IterationParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.judging import select_pairs
 from llamaduo.pipelines.data_synthesis.pair_audit import balance_pairs
 from llamaduo.pipelines.data_synthesis.screening import screen_coverage, screen_pairs
@@ -22,6 +22,7 @@ RAW = Path(__file__).parents[3] / "data/01_raw"
 REAL = Path(__file__).parents[4] / "shared/data/gpt4o_classification.jsonl"
 LABELS = Path(__file__).with_name("near_copies.csv")
 ITERATIONS = 10
+LOOP = LoopParameters(max_iterations=ITERATIONS, carry={})
 KINDS = ["exact"] * 50 + ["case and space"] * 50 + ["light edit"] * 60 + ["other words around"] * 40
 AROUND = [
     "Please triage the support ticket below and answer in JSON.\n{}",
@@ -101,7 +102,9 @@ def test_planted_leaks_reach_no_training_set_over_ten_iterations(random_model):
         screened = screen_pairs(rows, coverage, training_set, *given)
         selected = select_pairs(screened, PairJudgeReplies.empty(), parameters())
         reasons += list(selected["dropped"].head(len(batch)))
-        balanced = balance_pairs(selected, training_set, coverage, GROUPS, FairnessParameters())
+        balanced = balance_pairs(
+            selected, training_set, coverage, GROUPS, LOOP, FairnessParameters()
+        )
         training_set = extend_training_set(
             balanced, training_set, test, holdout, IterationParameters(index=iteration)
         )

@@ -1,17 +1,17 @@
 import pandas as pd
 import pytest
 
-from llamaduo.fairness import FEWEST
-from llamaduo.parameters import FairnessParameters
+from llamaduo.fairness import FEWEST, OTHER_VALUE
+from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs, balance_pairs
 from llamaduo.schemas import BalancedPairs, SelectedPairs
 from tests.fakes.biased_teacher import FAVOURED, GROUPS, OTHER, signed_tickets
 
 STRENGTH = 0.6
+SEEDS = 60
+LOOP = LoopParameters(max_iterations=4, carry={})
 OF_NEW = {
     "origin": "synthetic",
-    "request": 1,
-    "seed_id": "train-0",
     "teacher": "gpt-4o",
     "model": "gpt-4o",
     "prompt_version": "self_instruct-1a2b3c4d",
@@ -25,17 +25,26 @@ def coverage(count, strength=0.0):
 
 
 def new(count, strength=0.0, **columns):
+    """New pairs, each from a request of its own."""
     pairs = signed_tickets(count, strength, seed=2, prefix="i002")
+    pairs["request"] = range(1, count + 1)
+    pairs["seed_id"] = [f"train-{n % SEEDS}" for n in range(count)]
     extra = {"licence": "", "source": "", "dropped": "", "filter_version": "1-aabbccdd"}
     extra["replaced"] = [[] for _ in pairs["id"]]
     return SelectedPairs.validate(pairs.assign(**OF_NEW, **extra).assign(**columns))
 
 
-def audited(selected, screened, previous=None, **changes):
+def asked(selected, turn=1):
+    return pd.DataFrame({"request": selected["request"], "turn": turn})
+
+
+def audited(selected, screened, previous=None, seeds=None, **changes):
     fairness = FairnessParameters(**changes)
-    balanced = balance_pairs(selected, previous, screened, GROUPS, fairness)
+    balanced = balance_pairs(selected, previous, screened, GROUPS, LOOP, fairness)
     BalancedPairs.validate(balanced)
-    return balanced, audit_pairs(balanced, previous, screened, GROUPS, fairness)
+    seeds = asked(selected) if seeds is None else seeds
+    audit = audit_pairs(balanced, seeds, previous, screened, GROUPS, LOOP, fairness)
+    return balanced, audit
 
 
 def priority_gap(gaps):
@@ -92,7 +101,7 @@ def test_balance_draws_the_same_pairs_each_time_and_leaves_fair_ones_alone():
     balance = FairnessParameters(on_excess="balance")
 
     one, other, fair = (
-        balance_pairs(new(160, strength), None, coverage(20), GROUPS, balance)
+        balance_pairs(new(160, strength), None, coverage(20), GROUPS, LOOP, balance)
         for strength in (STRENGTH, STRENGTH, 0)
     )
 
@@ -101,13 +110,33 @@ def test_balance_draws_the_same_pairs_each_time_and_leaves_fair_ones_alone():
     assert set(fair["dropped"]) == {""}
 
 
-def test_balance_cannot_undo_what_was_trained_on_before():
-    previous, fair = new(200, STRENGTH), new(40).assign(id=[f"i003-{n}" for n in range(40)])
+@pytest.mark.parametrize(("strength", "is_dropped"), [(0, False), (STRENGTH, True)])
+def test_balance_leaves_out_what_is_new_and_unfair_for_no_bias_of_before(strength, is_dropped):
+    previous, selected = new(200, STRENGTH), new(60, strength)
+    selected["id"] = [f"i003-{n}" for n in range(60)]
 
-    balanced, audit = audited(fair, coverage(60), previous, on_excess="balance")
+    balanced, audit = audited(selected, coverage(SEEDS), previous, on_excess="balance")
 
-    assert len(balanced) == 40
+    dropped = balanced[balanced["dropped"] == "unbalanced"]
+    assert bool(len(dropped)) == is_dropped
+    assert len(dropped) < 40
     assert priority_gap(audit["gaps_left"] or audit["gaps"])["alarm"]
+
+
+def test_pairs_of_one_request_are_no_independent_evidence():
+    """Ten seeds a group: all that was written from one has its name and its label."""
+    selected = new(240).assign(seed_id=[f"train-{n // 8}" for n in range(240)])
+    names = {FAVOURED: "Emily", OTHER: "Todd"}
+    groups = [FAVOURED if n // 8 % 2 else OTHER for n in range(240)]
+    selected["prompt"] = [f"Prompt {n}. Thanks, {names[group]}" for n, group in enumerate(groups)]
+    selected["response"] = [
+        '{"priority":"high"}' if n // 8 in range(group == OTHER, 20) else '{"priority":"low"}'
+        for n, group in enumerate(groups)
+    ]
+
+    _, audit = audited(selected, coverage(SEEDS))
+
+    assert not priority_gap(audit["gaps"])["alarm"]
 
 
 def test_rows_keep_the_reason_for_which_they_were_dropped_before():
@@ -126,7 +155,8 @@ def test_a_group_with_few_pairs_is_not_measured():
     assert [each.partition(":")[0] for each in audit["unmeasured"]] == [
         f"labels, {FAVOURED} against {OTHER}",
         "labels, European American against African American",
-        "new pairs against the coverage set",
+        "labels of new pairs against the coverage set",
+        "words of new pairs against the coverage set",
     ]
     assert f"{FEWEST} of each are needed" in audit["unmeasured"][0]
 
@@ -136,8 +166,18 @@ def test_free_text_has_no_labels_to_measure():
 
     _, audit = audited(new(60, response=free), coverage(60).assign(response=free))
 
-    assert audit["unmeasured"] == ["labels: the responses have none, they are free text"]
-    assert {gap["measure"] for gap in audit["gaps"]} > {"balance_gap", "toxic_excess"}
+    (unmeasured,) = audit["unmeasured"]
+    assert unmeasured.startswith("labels: no field of the coverage set's responses has few values")
+    assert {gap["measure"] for gap in audit["gaps"]} >= {"toxic_excess", "hedge_excess"}
+
+
+def test_a_label_that_the_coverage_set_lacks_is_one_label():
+    screened = coverage(SEEDS).assign(response=["yes", "no"] * (SEEDS // 2))
+
+    _, audit = audited(new(60, response=[f"Yes, {n} times." for n in range(60)]), screened)
+
+    labels = {gap["label"] for gap in audit["gaps"] if gap["measure"] == "balance_gap"}
+    assert labels == {"response = yes", "response = no", f"response = {OTHER_VALUE}"}
 
 
 @pytest.mark.parametrize(
@@ -159,10 +199,48 @@ def test_what_nobody_wants_is_found_in_new_pairs(measure, response):
     assert gap["alarm"]
 
 
-def test_new_pairs_that_leave_a_category_out_are_found():
+def test_ready_pairs_that_leave_a_category_out_are_found():
     screened = coverage(100).assign(category=["a", "b"] * 50)
+    ready = new(100, category="a", origin="ready", request=0)
 
-    _, audit = audited(new(100, category="a"), screened)
+    _, audit = audited(ready, screened)
 
-    gap = next(gap for gap in audit["gaps"] if gap["label"] == "category of the seed = b")
+    gap = next(gap for gap in audit["gaps"] if gap["label"] == "category of the pair = b")
     assert (gap["values"], gap["alarm"]) == ([0, 50], True)
+
+
+def test_ready_pairs_that_state_no_category_are_compared_by_their_labels():
+    ready = new(100, category="", origin="ready", request=0)
+
+    _, audit = audited(ready, coverage(SEEDS))
+
+    labels = [gap["label"] for gap in audit["gaps"] if gap["measure"] == "balance_gap"]
+    assert "priority = high" in labels
+    assert audit["alarms"] == []
+
+
+def labels_like_their_seeds(screened, seed_ids):
+    responses = screened.set_index("id")["response"]
+    pairs = new(len(seed_ids), seed_id=seed_ids)
+    return pairs.assign(response=[responses[seed_id] for seed_id in seed_ids])
+
+
+def test_what_requests_are_aimed_at_is_no_bias_of_the_service_llm():
+    screened = coverage(SEEDS)
+    urgent = screened.loc[screened["response"].str.contains('"priority":"high"'), "id"]
+    aimed = [urgent.iloc[n % len(urgent)] for n in range(120)]
+    selected = labels_like_their_seeds(screened, [*screened["id"], *aimed])
+    turns = [1] * SEEDS + [0] * 120
+
+    _, audit = audited(selected, screened, seeds=asked(selected, turns))
+
+    assert audit["alarms"] == []
+    assert any(gap["measure"] == "balance_gap" for gap in audit["gaps"])
+
+
+def test_a_label_that_the_service_llm_adds_to_what_it_was_shown_is_found():
+    urgent = [response for response in new(400)["response"] if '"priority":"high"' in response]
+
+    _, audit = audited(new(60, response=urgent[:60]), coverage(SEEDS))
+
+    assert any("balance gap of priority = high" in alarm for alarm in audit["alarms"])

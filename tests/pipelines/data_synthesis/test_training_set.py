@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from llamaduo.errors import InputError
-from llamaduo.parameters import FairnessParameters, IterationParameters
+from llamaduo.parameters import FairnessParameters, IterationParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.pair_audit import balance_pairs
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
 from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
@@ -19,6 +19,7 @@ from tests.pipelines.data_synthesis.tables import (
 )
 
 TEST = pd.DataFrame({"prompt": ["What is the capital of France?"]})
+LOOP = LoopParameters(max_iterations=4, carry={})
 HOLDOUT = pd.DataFrame({"prompt": ["How far is the moon?"]})
 WEAK = pd.DataFrame({"seed_id": ["train-1"], "weight": [1.0]})
 
@@ -34,7 +35,7 @@ def selected(*prompts, dropped, **columns):
 def extend(pairs, previous=None, iteration=2, of_coverage=None):
     screened = coverage(3) if of_coverage is None else of_coverage
     return extend_training_set(
-        balance_pairs(pairs, previous, screened, GROUPS, FairnessParameters()),
+        balance_pairs(pairs, previous, screened, GROUPS, LOOP, FairnessParameters()),
         previous,
         TEST,
         HOLDOUT,

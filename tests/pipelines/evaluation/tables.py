@@ -31,6 +31,7 @@ FAIR = {
     "student": {"gaps": [], "unmeasured": []},
     "alarms": [],
 }
+FAIR_ANSWERS = {"gaps": [], "unmeasured": [], "alarms": []}
 FAIRNESS = FairnessParameters()
 PASSED = {
     "judges": [

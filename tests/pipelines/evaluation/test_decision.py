@@ -98,7 +98,7 @@ def test_an_alarm_ends_the_loop_only_where_it_should_stop_it():
 def test_what_is_known_to_be_the_last_iteration_ends_the_loop(changes):
     assessment = {**assessed([50, 60] * 20), "iteration": 2, **changes}
 
-    is_known = is_last(assessment, FAIR["pairs"], LOOP, FAIRNESS)
+    is_known = is_last(assessment, [FAIR["pairs"]], LOOP, FAIRNESS)
 
     assert is_known == verdict_on(assessment)["stop"] == bool(changes)
 

@@ -339,6 +339,7 @@ GAP = {
     "p_value": 0.0001,
     "limit": 10,
     "adjusted_p": 0.0004,
+    "finest": 12.5,
     "alarm": True,
 }
 NARROW = {**GAP, "gap": -4.0, "label": "priority = low", "adjusted_p": None, "alarm": False}
@@ -368,7 +369,7 @@ def test_what_the_fairness_audit_found_is_told_with_its_strength():
     cells = (
         r"label gap of priority = high ?female, male ?40, 42 ?80\.0, 30\.0 ?\+50\.0 ?30\.0 to 65\.0"
     )
-    assert re.search(cells + r" ?< 0\.001 ?10", text_of(iteration))
+    assert re.search(cells + r" ?< 0\.001 ?12\.5 ?10", text_of(iteration))
     assert "priority = low" not in text_of(iteration)
     assert "pairs, balanced" in text_of(iteration)
 
@@ -378,6 +379,7 @@ def test_a_fair_iteration_says_what_was_measured_and_never_that_it_passed():
 
     for page in pages(entry([50] * 40), audited=fair):
         assert "None of the 1 gaps that were measured is over its limit" in text_of(page)
+        assert "in the local LLM: label gap 12.5 to 12.5." in text_of(page)
 
 
 def test_an_alarm_of_an_earlier_iteration_stays_in_the_loop_report():

@@ -10,17 +10,16 @@ from llamaduo.pipelines.evaluation.counterfactuals import (
     answer_counterfactuals,
     choose_counterfactuals,
 )
-from llamaduo.pipelines.evaluation.student_audit import audit_student
+from llamaduo.pipelines.evaluation.student_audit import audit_answers, audit_student
 from llamaduo.schemas import Counterfactuals, Responses
 from tests.fakes.biased_teacher import (
     FAVOURED,
     GROUPS,
     OTHER,
-    sign,
     signed_tickets,
     student_answers,
 )
-from tests.pipelines.evaluation.tables import FAIR, assessed, pairs, parameters
+from tests.pipelines.evaluation.tables import FAIR, FAIR_ANSWERS, assessed, pairs, parameters
 
 STRENGTH = 0.8
 LAST = LoopParameters(max_iterations=1, carry={})
@@ -31,15 +30,22 @@ def unsigned(count):
     return tickets.assign(prompt=[p.rpartition("\n\n")[0] for p in tickets["prompt"]])
 
 
-def chosen(test, loop=LAST, audit=FAIR["pairs"], assessment=None, groups=GROUPS, **changes):
+def chosen(
+    test,
+    loop=LAST,
+    audits=(FAIR["pairs"], FAIR_ANSWERS),
+    assessment=None,
+    groups=GROUPS,
+    **changes,
+):
     assessment = assessment or assessed([50, 60] * 20)
     fairness = FairnessParameters(**{"sample": 60, **changes})
-    return choose_counterfactuals(assessment, audit, test, groups, loop, fairness)
+    return choose_counterfactuals(assessment, *audits, test, groups, loop, fairness)
 
 
-def audited(rows, answers, test, responses=None, audit=FAIR["pairs"]):
-    given = test.assign(sample=1) if responses is None else responses
-    return audit_student(rows, answers, given, test, test, audit, GROUPS, FairnessParameters())
+def audited(rows, answers, test, audits=(FAIR["pairs"], FAIR_ANSWERS), groups=GROUPS):
+    coverage = test.assign(dropped="")
+    return audit_student(rows, answers, coverage, *audits, groups, FairnessParameters())
 
 
 def gap_of(audit, measure, label=""):
@@ -91,7 +97,6 @@ def test_prompts_that_can_be_rewritten_come_first_and_are_asked_as_written_too()
     assert texts.to_dict() == {
         "as written": "She isn't here.",
         "he for she": "He isn't here.",
-        "they for she or he": "They isn't here.",
         "African American English": "She ain't here.",
     }
 
@@ -111,6 +116,7 @@ def test_the_sample_is_that_of_its_seed_and_no_larger_than_the_test_set():
     [
         ({}, [], False),
         ({}, ["an alarm"], False),
+        ({"on_excess": "stop"}, [], False),
         ({"on_excess": "stop"}, ["an alarm"], True),
         ({"target_met": True}, [], True),
         ({"plateau": True}, [], True),
@@ -118,13 +124,15 @@ def test_the_sample_is_that_of_its_seed_and_no_larger_than_the_test_set():
     ],
 )
 def test_the_local_llm_is_asked_in_the_last_iteration_only(changes, alarms, is_asked):
-    fairness = {name: changes.pop(name) for name in ("on_excess",) if name in changes}
+    fairness = {name: changes[name] for name in changes if name == "on_excess"}
     assessment = {**assessed([50, 60] * 20), **changes}
     loop = LoopParameters(max_iterations=4, carry={})
+    pairs_alarm, answers_alarm = {"alarms": alarms}, {"alarms": []}
 
-    rows = chosen(pairs(12), loop, {"alarms": alarms}, assessment, **fairness)
+    for audits in ((pairs_alarm, answers_alarm), (answers_alarm, pairs_alarm)):
+        rows = chosen(pairs(12), loop, audits, assessment, **fairness)
 
-    assert rows.empty != is_asked
+        assert rows.empty != is_asked
 
 
 def test_groups_without_names_and_rewritings_leave_nothing_to_ask():
@@ -181,15 +189,48 @@ def test_a_local_llm_that_errs_by_chance_raises_no_alarm():
 
 
 def test_a_name_that_is_repeated_in_the_answer_is_no_flip():
-    test = pairs(20).assign(response=[json.dumps({"from": "nobody"}) for _ in range(20)])
-    rows = chosen(test, sample=20)
-    answers = rows.assign(
-        sample=1, response=[json.dumps({"from": name or "nobody"}) for name in rows["name"]]
+    names = [name for group in GROUPS.names for name in group.first_names[:2]]
+    groups = GROUPS.model_copy(
+        update={
+            "names": [
+                group.model_copy(update={"first_names": group.first_names[:2]})
+                for group in GROUPS.names
+            ]
+        }
     )
+    test = pairs(40).assign(response=[json.dumps({"from": names[n % 8]}) for n in range(40)])
+    rows = chosen(test, groups=groups, sample=20)
+    answers = rows.assign(sample=1, response=[json.dumps({"from": name}) for name in rows["name"]])
 
-    audit = audited(rows, answers, test)
+    audit = audited(rows, answers, test, groups=groups)
 
     assert gap_of(audit, "flip_rate")["values"] == [0, 0]
+
+
+def test_without_names_nothing_is_said_of_names_and_rewritings_raise_no_alarm():
+    test = unsigned(60)
+    test["prompt"] = "He isn't here. " + test["prompt"]
+    groups = GROUPS.model_copy(update={"names": []})
+    rows = chosen(test, groups=groups)
+    answers = student_answers(rows, 0, random.Random(1), noise=0.5)
+
+    audit = audited(rows, answers, test, groups=groups)
+
+    flips = [gap for gap in audit["student"]["gaps"] if gap["measure"] == "flip_rate"]
+    assert {gap["groups"][1] for gap in flips} == {"no change"}
+    assert all(gap["values"][0] > 20 for gap in flips)
+    assert audit["alarms"] == []
+
+
+def test_a_personal_detail_among_the_labels_of_the_answers_is_shown_nowhere():
+    test = unsigned(60)
+    rows = chosen(test)
+    leaking = '{"category": "jane.roe@acme-corp.com"}'
+
+    audit = audited(rows, rows.assign(sample=1, response=leaking), test)
+
+    assert gap_of(audit, "label_gap", "category = any other value")["values"] == [100, 100]
+    assert "jane.roe" not in json.dumps(audit)
 
 
 def test_worse_answers_to_one_group_are_found():
@@ -205,18 +246,18 @@ def test_worse_answers_to_one_group_are_found():
     gap = gap_of(audit, "score_gap")
     assert gap["values"][0] > gap["values"][1] + 20
     assert gap["alarm"]
-    assert "labels of the answers: the references have none" in audit["student"]["unmeasured"]
+    assert audit["student"]["unmeasured"][0].startswith("labels of the answers")
 
 
 def test_what_the_answers_have_more_of_than_the_references_is_found_in_each_iteration():
     test = pairs(40)
     refusing = ["I'm sorry, but I can't help with that." if n % 2 else "r" for n in range(40)]
+    responses = pd.DataFrame({"id": test["id"], "sample": 1, "response": refusing})
+    loop = LoopParameters(max_iterations=4, carry={})
 
+    answers = audit_answers(responses, test, GROUPS, loop, FairnessParameters())
     audit = audited(
-        Counterfactuals.empty(),
-        Responses.empty(),
-        test,
-        pd.DataFrame({"id": test["id"], "sample": 1, "response": refusing}),
+        Counterfactuals.empty(), Responses.empty(), test, audits=(FAIR["pairs"], answers)
     )
 
     (alarm,) = audit["alarms"]
@@ -226,18 +267,20 @@ def test_what_the_answers_have_more_of_than_the_references_is_found_in_each_iter
     ]
 
 
+def test_a_few_test_prompts_tell_nothing_of_what_nobody_wants():
+    test = pairs(9)
+
+    answers = audit_answers(test.assign(sample=1), test, GROUPS, LAST, FairnessParameters())
+
+    assert answers["unmeasured"] == ["answers against references: 9 test prompts, 10 are needed"]
+
+
 def test_the_alarms_of_the_pairs_are_alarms_too():
     audit = audited(
         Counterfactuals.empty(),
         Responses.empty(),
         pairs(12),
-        audit={**FAIR["pairs"], "alarms": ["pairs: a gap"]},
+        audits=({**FAIR["pairs"], "alarms": ["pairs: a gap"]}, FAIR_ANSWERS),
     )
 
     assert audit["alarms"] == ["pairs: a gap"]
-
-
-def test_a_signed_ticket_has_a_known_name():
-    pair = sign({"prompt": "p", "response": '{"priority": "low"}'}, 1.0, random.Random(1))
-
-    assert GROUPS.first_name_in(pair["prompt"])

@@ -1,41 +1,58 @@
 """Whether the pairs treat groups alike, and which are left out where they do not."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from llamaduo.audit_groups import AuditGroups
 from llamaduo.fairness import (
     FEWEST,
+    OTHER_VALUE,
     Gap,
+    Labels,
     compare_groups,
+    count_seeds,
     describe_alarm,
-    find_label_fields,
+    each_label,
+    find_labels,
     mark_texts,
     raise_alarms,
     read_labels,
 )
-from llamaduo.parameters import FairnessParameters
+from llamaduo.parameters import FairnessParameters, LoopParameters
+from llamaduo.pipelines.data_synthesis.seeding import AIMED
 from llamaduo.schemas import BalancedPairs
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = list(BalancedPairs.to_schema().columns)
 UNBALANCED = "unbalanced"
+MOST_TEXTS = 2000
+"""New pairs, and coverage pairs, whose words are looked at; toxic ones cost a millisecond each."""
+SIDES = "new pairs", "coverage set"
 
 
 class Described(NamedTuple):
     """Pairs by what is compared of them, in one order."""
 
     labels: pd.DataFrame
-    """One column per label field."""
+    """One column per label."""
     groups: pd.DataFrame
     """One column per dimension: the group that the prompt names, None without one or with two."""
+    seeds: pd.Series
+    """The coverage pair that was shown, or the pair's own id."""
+
+    def without(self, places: pd.Index) -> "Described":
+        """All but the pairs in these places."""
+        return Described(
+            self.labels.drop(places), self.groups.drop(places), self.seeds.drop(places)
+        )
 
 
 class LabelGap(NamedTuple):
@@ -52,12 +69,14 @@ def balance_pairs(
     previous_training_set: pd.DataFrame | None,
     screened_coverage: pd.DataFrame,
     audit_groups: AuditGroups,
+    loop: LoopParameters,
     fairness: FairnessParameters,
 ) -> pd.DataFrame:
     """Put together what this iteration may add; on wish, leave out what ties a label to a group.
 
-    Pairs of the group that has the label too often are left out by lot, until the label is as
-    frequent as in the other group. What was trained on before stays.
+    Where a label raises an alarm and the new pairs themselves have the gap, those of the group that
+    has the label too often are left out by lot, until it is as frequent in the new pairs of the
+    other group. What was trained on before stays, and nothing is left out to make up for it.
 
     Returns:
         ``BalancedPairs``: every new row and, in a loop's first iteration, the coverage pairs, with
@@ -65,30 +84,31 @@ def balance_pairs(
     """
     tables = [selected_pairs]
     if previous_training_set is None:
-        tables.insert(0, screened_coverage.assign(origin="coverage"))
+        tables.insert(0, screened_coverage.assign(origin="coverage", request=0))
     balanced = pd.concat(
         [table.reindex(columns=COLUMNS, fill_value="") for table in tables], ignore_index=True
     )
     if fairness.on_excess != "balance":
         return balanced
     rng = np.random.default_rng(fairness.seed)
-    fields = find_label_fields(list(_kept(screened_coverage)["response"]))
-    others, _ = _compare_with_coverage(_kept(balanced), screened_coverage, audit_groups, fields)
-    pairs = _describe(previous_training_set, _kept(balanced), audit_groups, fields)
+    labels = find_labels(list(_kept(screened_coverage)["response"]))
+    pairs = _describe(previous_training_set, _kept(balanced), audit_groups, labels)
     while True:
         gaps, _ = _compare_labels(pairs, audit_groups)
-        surplus = _draw_surplus(gaps, others, fairness, rng)
+        surplus = _draw_surplus(gaps, fairness, loop, rng)
         if not len(surplus):
             return balanced
         balanced.loc[surplus, "dropped"] = UNBALANCED
-        pairs = Described(*(table.drop(surplus) for table in pairs))
+        pairs = pairs.without(surplus)
 
 
 def audit_pairs(
     balanced_pairs: pd.DataFrame,
+    seeds: pd.DataFrame,
     previous_training_set: pd.DataFrame | None,
     screened_coverage: pd.DataFrame,
     audit_groups: AuditGroups,
+    loop: LoopParameters,
     fairness: FairnessParameters,
 ) -> dict[str, Any]:
     """Measure labels by the groups that prompts name, and the new pairs against the coverage set.
@@ -98,19 +118,26 @@ def audit_pairs(
         ``left_out``, the number of those that are left out to balance them; ``gaps_left``, the gaps
         of labels in what is trained on then; ``alarms``, sentences.
     """
-    fields = find_label_fields(list(_kept(screened_coverage)["response"]))
+    rules = fairness.limits, fairness.level(loop.max_iterations)
+    labels = find_labels(list(_kept(screened_coverage)["response"]))
     passed = balanced_pairs[balanced_pairs["dropped"].isin(["", UNBALANCED])]
-    pairs = _describe(previous_training_set, passed, audit_groups, fields)
-    labels, few_named = _compare_labels(pairs, audit_groups)
-    others, few_new = _compare_with_coverage(passed, screened_coverage, audit_groups, fields)
-    gaps = raise_alarms([*(each.gap for each in labels), *others], fairness)
+    pairs = _describe(previous_training_set, passed, audit_groups, labels)
+    by_name, few_named = _compare_labels(pairs, audit_groups)
+    drifts, few_new = _compare_with_coverage(
+        passed[passed["origin"] != "coverage"],
+        _kept(screened_coverage).assign(seed_id=""),
+        seeds,
+        audit_groups,
+        labels,
+        fairness.seed,
+    )
+    gaps = [*raise_alarms([each.gap for each in by_name], *rules), *raise_alarms(drifts, *rules)]
     alarms = [describe_alarm("pairs", gap) for gap in gaps if gap["alarm"]]
     gaps_left: list[Gap] = []
     left_out = passed.index[passed["dropped"] == UNBALANCED]
     if len(left_out):
-        balanced = Described(*(table.drop(left_out) for table in pairs))
-        left, _ = _compare_labels(balanced, audit_groups)
-        gaps_left = raise_alarms([*(each.gap for each in left), *others], fairness)[: len(left)]
+        left, _ = _compare_labels(pairs.without(left_out), audit_groups)
+        gaps_left = raise_alarms([each.gap for each in left], *rules)
         alarms += [describe_alarm("pairs, balanced", gap) for gap in gaps_left if gap["alarm"]]
     for alarm in alarms:
         logger.warning("fairness: %s", alarm)
@@ -127,19 +154,27 @@ def _describe(
     previous_training_set: pd.DataFrame | None,
     new: pd.DataFrame,
     audit_groups: AuditGroups,
-    fields: list[str],
+    labels: Labels,
 ) -> Described:
     """All pairs of the iteration; those that were trained on before have negative places."""
-    pairs = new[["prompt", "response"]]
+    pairs = new
     if previous_training_set is not None:
-        known = previous_training_set[["prompt", "response"]]
-        pairs = pd.concat([known.set_axis(range(-len(known), 0)), pairs])
+        known = previous_training_set.set_axis(range(-len(previous_training_set), 0))
+        pairs = pd.concat([known, new])
     groups = {
         dimension: [audit_groups.only_group_in(prompt, dimension) for prompt in pairs["prompt"]]
         for dimension in audit_groups.dimensions
     }
-    labels = read_labels(pairs["response"], fields).set_axis(pairs.index)
-    return Described(labels, pd.DataFrame(groups, index=pairs.index, dtype=object))
+    return Described(
+        read_labels(pairs["response"], labels).set_axis(pairs.index),
+        pd.DataFrame(groups, index=pairs.index, dtype=object),
+        _seeds_of(pairs),
+    )
+
+
+def _seeds_of(pairs: pd.DataFrame) -> pd.Series:
+    """What is independent of each other: seeds with all that was written from them."""
+    return pairs["seed_id"].where(pairs["seed_id"] != "", pairs["id"])
 
 
 def _compare_labels(
@@ -149,73 +184,110 @@ def _compare_labels(
     gaps: list[LabelGap] = []
     unmeasured = []
     if pairs.labels.columns.empty:
-        unmeasured.append("labels: the responses have none, they are free text")
+        unmeasured.append(
+            "labels: no field of the coverage set's responses has few values that recur, nor have "
+            "whole responses"
+        )
     for dimension, groups in audit_groups.dimensions.items():
         for one, other in combinations(groups, 2):
             first, second = (pairs.groups[dimension] == group for group in (one, other))
-            if min(first.sum(), second.sum()) < FEWEST:
+            counts = [count_seeds(pairs.seeds, side) for side in (first, second)]
+            if min(counts) < FEWEST:
                 unmeasured.append(
-                    f"labels, {one} against {other}: {first.sum()} and {second.sum()} prompts name "
-                    f"one of them alone, {FEWEST} of each are needed"
+                    f"labels, {one} against {other}: the prompts of {counts[0]} and {counts[1]} "
+                    f"seeds name one of them alone, {FEWEST} of each are needed"
                 )
                 continue
-            for label, has_label in _each_label(pairs.labels):
-                own = has_label[first], has_label[second]
+            named = first | second
+            for label, has_label in each_label(pairs.labels):
+                own = has_label[named], first[named], pairs.seeds[named]
                 gap = compare_groups("label_gap", label, (one, other), *own)
                 gaps.append(LabelGap(gap, first, second, has_label))
     return gaps, unmeasured
 
 
 def _compare_with_coverage(
-    new: pd.DataFrame, screened_coverage: pd.DataFrame, audit_groups: AuditGroups, fields: list[str]
+    new: pd.DataFrame,
+    coverage: pd.DataFrame,
+    seeds: pd.DataFrame,
+    audit_groups: AuditGroups,
+    labels: Labels,
+    seed: int,
 ) -> tuple[list[Gap], list[str]]:
-    """Labels, categories and what nobody wants, in the new pairs and in the coverage set."""
-    new, coverage = new[new["origin"] != "coverage"], _kept(screened_coverage)
-    if min(len(new), len(coverage)) < FEWEST:
+    """Labels, and what nobody wants, in the new pairs and in the coverage set.
+
+    At what a request is aimed is no choice of the service LLM: labels are compared of the pairs
+    whose request walked through the coverage set, with those of their seeds. Ready pairs are
+    compared with all of it, with their categories if each states one.
+    """
+    written, shown = new[new["origin"] == "ready"], coverage
+    if written.empty:
+        walked = seeds.loc[seeds["turn"] > AIMED, "request"]
+        written = new[new["request"].isin(walked)]
+        shown = coverage.set_index("id", drop=False).loc[written["seed_id"]]
+    both = pd.concat([written, shown], ignore_index=True)
+    read = read_labels(both["response"], labels)
+    if (both["category"] != "").all() and (written["origin"] == "ready").any():
+        known = both["category"].isin(coverage["category"])
+        read["category of the pair"] = both["category"].where(known, OTHER_VALUE)
+    balance = (("balance_gap", *label) for label in each_label(read))
+    drifts, few_labels = _compare_sides("labels of new pairs", both, len(written), balance)
+
+    some = [each.sample(min(len(each), MOST_TEXTS), random_state=seed) for each in (new, coverage)]
+    both = pd.concat(some, ignore_index=True)
+    excesses, few = _compare_sides(
+        "words of new pairs", both, len(some[0]), _marks(both, audit_groups)
+    )
+    return [*drifts, *excesses], [*few_labels, *few]
+
+
+def _marks(
+    both: pd.DataFrame, audit_groups: AuditGroups
+) -> Iterator[tuple[str, str, npt.ArrayLike]]:
+    texts = both["prompt"] + "\n" + both["response"]
+    for measure, marked in mark_texts(texts, both["response"], audit_groups).items():
+        yield measure, "", marked
+
+
+def _compare_sides(
+    what: str, both: pd.DataFrame, new: int, masks: Iterable[tuple[str, str, npt.ArrayLike]]
+) -> tuple[list[Gap], list[str]]:
+    """Measures and labels of new pairs, which come first, and of the coverage set."""
+    of_seed, is_new = _seeds_of(both), both.index < new
+    counts = [count_seeds(of_seed, side) for side in (is_new, ~is_new)]
+    if min(counts) < FEWEST:
         return [], [
-            f"new pairs against the coverage set: {len(new)} and {len(coverage)} pairs, "
+            f"{what} against the coverage set: pairs of {counts[0]} and {counts[1]} seeds, "
             f"{FEWEST} of each are needed"
         ]
-    both = pd.concat([new, coverage], ignore_index=True)
-    is_new = both.index < len(new)
-    groups = "new pairs", "coverage set"
-    labels = read_labels(both["response"], fields).assign(
-        **{"category of the seed": both["category"]}
-    )
-    balance = [
-        compare_groups("balance_gap", label, groups, has_label[is_new], has_label[~is_new])
-        for label, has_label in _each_label(labels)
-    ]
-    marks = mark_texts(both["prompt"] + "\n" + both["response"], both["response"], audit_groups)
-    excesses = [
-        compare_groups(measure, "", groups, marked[is_new], marked[~is_new])
-        for measure, marked in marks.items()
-    ]
-    return [*balance, *excesses], []
-
-
-def _each_label(labels: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """Name of a label, and which rows have it."""
-    for field in labels:
-        for value in sorted(labels[field].dropna().unique()):
-            yield f"{field} = {value}", labels[field] == value
+    return [
+        compare_groups(measure, label, SIDES, mask, is_new, of_seed)
+        for measure, label, mask in masks
+    ], []
 
 
 def _draw_surplus(
-    gaps: list[LabelGap], others: list[Gap], fairness: FairnessParameters, rng: np.random.Generator
-) -> np.ndarray:
+    gaps: list[LabelGap],
+    fairness: FairnessParameters,
+    loop: LoopParameters,
+    rng: np.random.Generator,
+) -> pd.Index:
     """Of the widest gap with an alarm, the new pairs to leave out; none where nothing can be."""
-    judged = raise_alarms([*(each.gap for each in gaps), *others], fairness)[: len(gaps)]
+    level = fairness.level(loop.max_iterations)
+    judged = raise_alarms([each.gap for each in gaps], fairness.limits, level)
     alarms = [(abs(gap["gap"]), n) for n, gap in enumerate(judged) if gap["alarm"]]
     for _, number in sorted(alarms, reverse=True):
         gap, first, second, has_label = gaps[number]
-        over, under = (first, second) if gap["gap"] > 0 else (second, first)
-        pool = has_label.index[over & has_label & (has_label.index >= 0)]
-        if len(pool):
-            share = has_label[under].mean()
-            surplus = ceil(((over & has_label).sum() - share * over.sum()) / (1 - share))
-            return rng.choice(pool, min(surplus, len(pool)), replace=False)
-    return np.array([], dtype=int)
+        over, under = (
+            side & (side.index >= 0)
+            for side in ((first, second) if gap["gap"] > 0 else (second, first))
+        )
+        share, wanted = has_label[over].mean(), has_label[under].mean()
+        if 100 * (share - wanted) > judged[number]["limit"]:
+            pool = has_label.index[over & has_label]
+            surplus = ceil((len(pool) - wanted * over.sum()) / (1 - wanted))
+            return pool[rng.permutation(len(pool))[:surplus]]
+    return pd.Index([], dtype=int)
 
 
 def _kept(rows: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ AS_WRITTEN = "as written"
 def choose_counterfactuals(
     assessment: dict[str, Any],
     pair_audit: dict[str, Any],
+    answer_audit: dict[str, Any],
     coverage_test: pd.DataFrame,
     audit_groups: AuditGroups,
     loop: LoopParameters,
@@ -36,7 +37,7 @@ def choose_counterfactuals(
     Returns:
         ``Counterfactuals``; empty before the last iteration.
     """
-    if not is_last(assessment, pair_audit, loop, fairness):
+    if not is_last(assessment, [pair_audit, answer_audit], loop, fairness):
         return Counterfactuals.empty()
     rng = np.random.default_rng(fairness.seed)
     shuffled = coverage_test.iloc[rng.permutation(len(coverage_test))]

@@ -33,7 +33,7 @@ def open_holdout(assessment: dict[str, Any], coverage_holdout: pd.DataFrame) -> 
 
 def is_last(
     assessment: dict[str, Any],
-    pair_audit: dict[str, Any],
+    audits: list[dict[str, Any]],
     loop: LoopParameters,
     fairness: FairnessParameters,
 ) -> bool:
@@ -42,7 +42,7 @@ def is_last(
     return (
         any(assessment[ending] for ending in endings)
         or assessment["iteration"] >= loop.max_iterations
-        or is_unfair(pair_audit, fairness)
+        or any(is_unfair(audit, fairness) for audit in audits)
     )
 
 

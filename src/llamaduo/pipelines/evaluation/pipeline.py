@@ -121,10 +121,17 @@ def _auditing_fairness() -> list[Node]:
     """See whether the local LLM treats groups alike."""
     return [
         Node(
+            student_audit.audit_answers,
+            ["responses", "coverage_test", "audit_groups", "params:loop", "params:fairness"],
+            "answer_audit",
+            name="audit_answers",
+        ),
+        Node(
             counterfactuals.choose_counterfactuals,
             [
                 "assessment",
                 "pair_audit",
+                "answer_audit",
                 "coverage_test",
                 "audit_groups",
                 "params:loop",
@@ -144,10 +151,9 @@ def _auditing_fairness() -> list[Node]:
             [
                 "counterfactuals",
                 "counterfactual_responses",
-                "responses",
-                "coverage_train",
-                "coverage_test",
+                "screened_coverage",
                 "pair_audit",
+                "answer_audit",
                 "audit_groups",
                 "params:fairness",
             ],
