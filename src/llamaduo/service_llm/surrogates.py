@@ -12,8 +12,8 @@ MARK = "EXAMPLE"
 """The end of a secret that is none, as in the documentation of AWS."""
 DOMAINS = ("example.com", "example.org", "example.net")
 """RFC 2606."""
-NETWORKS = ("192.0.2.", "198.51.100.", "203.0.113.")
-"""RFC 5737."""
+NETWORKS = ("192.0.2.", "198.51.100.", "203.0.113.", "198.18.", "198.19.")
+"""RFC 5737, and RFC 2544, whose net has addresses enough."""
 GROUPS = (0x2001, 0x0DB8)
 """RFC 3849."""
 TEST_CARD = "400000"
@@ -87,7 +87,7 @@ def _make_card(value: str, rng: Random) -> str:
 
 def _make_ip(value: str, rng: Random) -> str:
     if "." in value:
-        return f"{rng.choice(NETWORKS)}{rng.randint(1, 254)}"
+        return f"198.{rng.randint(18, 19)}.{rng.randint(0, 255)}.{rng.randint(1, 254)}"
     groups = [int(group, 16) for group in value.split(":")[len(GROUPS) :]]
     drawn = [rng.randint(1 << group.bit_length() - 1, 0xFFFF) if group else 0 for group in groups]
     drawn[-1] = drawn[-1] or rng.randint(1, 0xFFFF)
