@@ -14,7 +14,7 @@ from stdnum import iban, luhn, numdb
 from llamaduo.service_llm.credentials import find_keys, find_tokens, find_urls
 from llamaduo.service_llm.details import TAKEN, Detail, set_apart, take
 from llamaduo.service_llm.phones import find_phones, without_counted
-from llamaduo.service_llm.surrogates import FICTIONAL_LINE, FICTIONAL_PHONE, is_surrogate
+from llamaduo.service_llm.surrogates import is_surrogate
 
 Finder = Callable[[str], Iterator[Detail]]
 
@@ -36,7 +36,8 @@ def find_details(text: str, regions: Sequence[str], counted: set[str]) -> tuple[
     """
     rest = _without_reserved(set_apart(without_counted(text, counted)))
     details: list[Detail] = []
-    for finder in (*FINDERS, partial(find_phones, regions=regions)):
+    phones: Finder = partial(find_phones, regions=regions)
+    for finder in (*FINDERS, phones):
         found = list(finder(rest))
         rest = take(rest, found)
         details += [each for each in found if not is_surrogate(each.kind, each.value)]
@@ -48,10 +49,7 @@ def _without_reserved(text: str) -> str:
     """Numbers that are none, before by chance others around them are valid too."""
     text = take(text, list(_ibans(text, partial(is_surrogate, "iban"))))
     text = take(text, list(_cards(text, partial(is_surrogate, "card"))))
-    text = take(text, [each for each in _ips(text) if is_surrogate("ip", each.value)])
-    if not FICTIONAL_LINE.search(text):
-        return text
-    return FICTIONAL_PHONE.sub(lambda match: TAKEN * len(match[0]), text)
+    return take(text, [each for each in _ips(text) if is_surrogate("ip", each.value)])
 
 
 EMAIL = re.compile(

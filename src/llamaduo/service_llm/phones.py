@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from llamaduo.service_llm.details import TAKEN, Detail, take
+from llamaduo.service_llm.surrogates import FICTIONAL_PHONE
 
+LEAST_DIGITS = 7
 ANY_NUMBER = re.compile(r"\d(?:[^\w\n\0]{0,4}\d){6}")
 GAP = re.compile(r"\s{2}")
 """Of a table, not of a number."""
@@ -47,7 +49,8 @@ def find_phones(text: str, regions: Sequence[str]) -> Iterator[Detail]:
     """Any possible number with a country code, and the valid ones of the regions."""
     if not ANY_NUMBER.search(text):
         return
-    text = NO_PHONE.sub(lambda match: TAKEN * len(match[0]), text)
+    for none in (FICTIONAL_PHONE, NO_PHONE):
+        text = none.sub(lambda match: TAKEN * len(match[0]), text)
     if not ANY_NUMBER.search(text):
         return
     for region in (None, *regions):
@@ -69,7 +72,9 @@ def _phones_of(region: str | None, text: str) -> Iterator[Detail]:
     leniency = Leniency.VALID if region else Leniency.POSSIBLE
     for match in PhoneNumberMatcher(text, region, leniency):
         written = EXTENSION.sub("", match.raw_string)
-        is_whole = written.lstrip("(").startswith((prefix, "+")) and not GAP.search(written)
-        if is_whole:
-            value = national_significant_number(match.number)
+        value = national_significant_number(match.number)
+        digits = re.sub(r"\D", "", written)
+        has_start = written.lstrip("(").startswith((prefix, "+"))
+        has_end = len(digits) >= LEAST_DIGITS and digits[-4:] == value[-4:]
+        if has_start and has_end and not GAP.search(written):
             yield Detail("phone", match.start, match.start + len(written), value)

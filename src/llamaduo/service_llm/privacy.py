@@ -129,7 +129,10 @@ class PrivacyGate:
 
 
 def quote(value: object, most: int) -> str:
-    """The first characters of a value, as a message to a person may show them."""
+    """The first characters of a value, as a message to a person may show them.
+
+    Names, and numbers of other regions than the default ones, stay.
+    """
     return PrivacyGate().protect([repr(value)]).texts[0][:most]
 
 
@@ -159,7 +162,8 @@ def _key(detail: Detail) -> tuple[str, str]:
 
 def _masked(text: str, details: list[Detail]) -> str:
     """A text with the kind of each detail in its place."""
-    pieces, end = [], 0
+    pieces: list[str] = []
+    end = 0
     for each in details:
         pieces += text[end : each.start], f"<{each.kind}>"
         end = each.end
@@ -169,7 +173,8 @@ def _masked(text: str, details: list[Detail]) -> str:
 def _replaced(
     text: str, readable: Readable, details: list[Detail], surrogates: dict[tuple[str, str], str]
 ) -> str:
-    pieces, end = [], 0
+    pieces: list[str] = []
+    end = 0
     for each in details:
         old = readable.text[each.start : each.end]
         new = write_like(each.kind, surrogates[_key(each)], old)

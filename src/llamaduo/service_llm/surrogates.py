@@ -21,8 +21,8 @@ NO_BANK = re.compile(r"[0X]{4}")
 FICTION = "55501"
 """With two more digits the end of a phone number: the North American plan keeps 555-01xx for it."""
 _GAP = r"[^\w\n\0+]{0,4}"
-FICTIONAL_LINE = re.compile(_GAP.join([*FICTION, r"\d", r"\d"]) + r"(?!\d)")
-FICTIONAL_PHONE = re.compile(rf"(?<!\d)[+(]?(?:\d{_GAP}){{0,11}}?{FICTIONAL_LINE.pattern}")
+_LINE = _GAP.join([*FICTION, r"\d", r"\d"])
+FICTIONAL_PHONE = re.compile(rf"(?<!\d)[+(]?(?:\d{_GAP}){{0,11}}?{_LINE}(?!\d)")
 BEGINNINGS = (
     *("Bemu", "Corva", "Dalmi", "Emso", "Farno", "Gorva", "Halvu", "Jando", "Kemso", "Lundo"),
     *("Malvo", "Nandro", "Ormu", "Pelmo", "Quando", "Rasto", "Salmu", "Talvo", "Urvo", "Velmo"),
