@@ -5,10 +5,12 @@ Values are those of Faker and of libphonenumber's numbering plans, which know no
 
 import base64
 import json
+import math
 import random
 import string
 from functools import cache
 from typing import NamedTuple
+from urllib.parse import quote
 
 import phonenumbers
 from faker import Faker
@@ -16,6 +18,7 @@ from phonenumbers import PhoneNumberFormat
 
 FORMATTED = ("email", "phone", "card", "iban", "ip", "key", "token", "url")
 KINDS = (*FORMATTED, "name", "place")
+LEAST_PIECE = 8
 HOME = ("US", "GB", "DE", "FR")
 ABROAD = ("AT", "AU", "BR", "CH", "CN", "ES", "IN", "IT", "JP", "NL", "PL", "SE")
 LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR")
@@ -41,6 +44,21 @@ class Planted(NamedTuple):
     secret: str
     """What must not be seen."""
     sentence: str
+
+
+def is_left(secret: str, text: str) -> bool:
+    """Whether a text shows a detail, or more than half of it, in any case and layout."""
+    secret, text = ("".join(filter(str.isalnum, each.casefold())) for each in (secret, text))
+    length = len(secret) // 2 + 1
+    return any(secret[n : n + length] in text for n in range(len(secret) - length + 1))
+
+
+def spellings(secret: str) -> set[str]:
+    """A detail in small letters as JSON, a URL and a page may spell it, and most of it."""
+    most = max(LEAST_PIECE, math.ceil(0.7 * len(secret)))
+    written = {secret, json.dumps(secret)[1:-1], quote(secret), secret[:most], secret[-most:]}
+    plain = "".join(filter(str.isalnum, secret))
+    return {each.casefold() for each in (*written, *([plain] if len(plain) > LEAST_PIECE else []))}
 
 
 def plant(kind: str, rng: random.Random) -> Planted:

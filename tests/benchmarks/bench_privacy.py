@@ -17,7 +17,7 @@ import pytest
 from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings
 from llamaduo.stand_in.task import make_ticket
 from tests.fakes.openai_server import FakeOpenAI, echo
-from tests.personal_details import FORMATTED, KINDS, plant
+from tests.personal_details import FORMATTED, KINDS, is_left, plant
 from tests.service_llm.conftest import request, service_at
 
 REPOSITORY = Path(__file__).parents[2]
@@ -25,8 +25,6 @@ REAL = REPOSITORY.parent / "shared/data/gpt4o_classification.jsonl"
 MODEL = os.environ.get("PRIVACY_MODEL")
 PER_KIND = 2000
 GRAMMAR = 5000
-SHARE_LEFT = 0.7
-"""A detail is missed if so much of it in one piece is still there."""
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +34,10 @@ def gate():
     return PrivacyGate()
 
 
-def is_missed(secret, text):
-    length = max(4, int(SHARE_LEFT * len(secret)))
-    return any(secret[n : n + length] in text for n in range(len(secret) - length + 1))
+def is_missed(gate, planted):
+    """Whether it is left beside two other texts: one surrogate may be like it by chance."""
+    texts = [gate.protect([planted.sentence, beside]).texts[0] for beside in ("one", "two")]
+    return all(is_left(planted.secret, text) for text in texts)
 
 
 def tickets():
@@ -65,7 +64,7 @@ def test_recall_and_false_alarms(gate):
     missed = {}
     for kind in measured:
         planted = [plant(kind, rng) for _ in range(PER_KIND if kind in FORMATTED else 300)]
-        left = [p for p in planted if is_missed(p.secret, gate.protect([p.sentence]).texts[0])]
+        left = [each for each in planted if is_missed(gate, each)]
         missed[kind] = len(left) / len(planted)
     sources = {"tickets": list(tickets()), "grammar": grammar(), "real": real_pairs()}
     alarms = {

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import make_project
 from tests.fakes.openai_server import FakeOpenAI
-from tests.personal_details import FORMATTED, KINDS, plant
+from tests.personal_details import FORMATTED, KINDS, plant, spellings
 
 PER_KIND = 50
 QUICK = (
@@ -34,7 +34,7 @@ def plant_all(project):
         row["source"] = f"export: {each.sentence}"
         if number % 5 == 0:
             labels = json.loads(row["response"])
-            row["response"] = json.dumps({**labels, "reference": each.text}, ensure_ascii=False)
+            row["response"] = json.dumps({**labels, "contact": each.text}, ensure_ascii=False)
     for path, table in zip(paths, tables, strict=True):
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in table)
         path.write_text("".join(lines), encoding="utf-8")
@@ -84,13 +84,10 @@ def test_no_detail_is_in_anything_that_leaves_the_machine_or_that_people_look_at
 
     assert len(secrets) == len(FORMATTED) * PER_KIND
     for where, texts in seen.items():
-        everything = "\n".join(texts)
+        everything = "\n".join(texts).casefold()
         assert len(everything) > 1000, where
-        spellings = {secret: {secret, json.dumps(secret)[1:-1]} for secret in secrets}
         leaked = [
-            secret
-            for secret, written in spellings.items()
-            if any(each in everything for each in written)
+            secret for secret in secrets if any(each in everything for each in spellings(secret))
         ]
         assert leaked == [], where
 

@@ -40,6 +40,16 @@ def test_protecting_twice_changes_nothing(given_texts):
     assert GATE.protect(once) == (once, [])
 
 
+@given(st.lists(texts, max_size=3), st.booleans())
+def test_a_protected_row_is_sent_as_it_is(row, ascii_only):
+    protected = protect(*row)
+
+    shown = json.dumps(dict(zip("abc", protected, strict=False)), ensure_ascii=ascii_only)
+    prompt = f"See https://docs.example.org/pairs?key=v1. The example:\n{shown}\nWrite 5 more."
+
+    assert protect(prompt) == [prompt]
+
+
 @given(st.recursive(texts | st.integers() | st.floats(allow_nan=False) | st.none() | st.booleans(),
                     lambda inner: st.lists(inner, max_size=3)
                     | st.dictionaries(st.sampled_from(["prompt", "password", "api_key"]), inner)),
@@ -75,7 +85,7 @@ def test_equal_values_have_equal_surrogates_and_others_have_others(one, other):
         ("(212) 736-5000", r"\([2-9]\d\d\) 555-01\d\d"),
         ("4111-1111-1111-1111", r"4000-00(\d\d-\d{4}-\d{4})"),
         ("de89 3704 0044 0532 0130 00", r"de\d\d 0000 \d{4} \d{4} \d{4} \d\d"),
-        ("84.112.9.7", r"(192\.0\.2|198\.51\.100|203\.0\.113)\.\d+"),
+        ("84.112.9.7", r"198\.1[89]\.\d+\.\d+"),
         ("2A02:8108::1F", r"2001:DB8::[0-9A-F]+"),
         ("sk-proj-a1b2c3d4e5f6g7h8i9", r"sk-proj-[a-z0-9]{11}EXAMPLE"),
         ("AKIAIOSFODNN7ABCDEFG", r"AKIA[A-Z0-9]{9}EXAMPLE"),
@@ -90,6 +100,11 @@ def test_a_surrogate_has_the_form_of_the_value(text, form):
     ("one", "other"),
     [
         ("anna@firma.de", "ANNA@Firma.DE"),
+        ("jörg@firma.de", r'{"from": "j\u00f6rg@firma.de"}'),
+        ("ann\u0061\u0301@firma.de", "anná@firma.de"),
+        ("mail=anna@firma.de", "mail=anna%40firma.de"),
+        ("2224 1187 1634 0563", r'{"card": "2224\u00a01187\u00a01634\u00a00563"}'),
+        ("/reset?token=abc123def4", "the token is abc123def4"),
         ("+49 (0)30 1234567", "030/123 45 67"),
         ("4111 1111 1111 1111", "4111-1111-1111-1111"),
         ("DE89370400440532013000", "de89 3704 0044 0532 0130 00"),
@@ -100,12 +115,56 @@ def test_one_value_in_two_spellings_has_one_surrogate(one, other):
     own, theirs = protect(one, other)
 
     def plain(text):
-        return re.sub(r"\W", "", text.lower())
+        return re.sub(r"\\u00a0|\W", "", text.lower())
 
     if ":" in one:
         assert own.rpartition(":")[2] == theirs.lower().rpartition(":")[2]
     else:
         assert plain(own)[-9:] == plain(theirs)[-9:]
+
+
+@pytest.mark.parametrize(
+    ("given_texts", "value"),
+    [
+        (["my password is hunter22. I typed hunter22 twice.", '{"typed": "hunter22"}'], "hunter22"),
+        (["hunter22 (Bearer abc123def456ghi)", "abc123def456ghi", "token=hunter22"], "hunter22"),
+        (["Call +49 170 1234567", '{"phone": "491701234567", "n": 491701234567}'], "1701234567"),
+        (["my card is 4111 1111 1111 1111", "4111_1111  41111111/1111/1111"], "41111111/1111"),
+    ],
+)  # fmt: skip
+def test_what_is_a_detail_in_one_text_is_one_in_all_of_them(given_texts, value):
+    assert value not in "".join(protect(*given_texts))
+
+
+def test_a_short_or_plain_word_of_a_secret_stays_elsewhere():
+    (text,) = protect("ftp://admin:s3cret9@host and the admin, password: 1234, room 1234")
+
+    assert text.endswith("EXAMPLE@host and the admin, password: " + text.split()[5] + " room 1234")
+
+
+def test_the_number_of_an_order_is_one_wherever_it_stands():
+    rng = random.Random(4)
+    for _ in range(200):
+        number = str(rng.randint(2 * 10**9, 7 * 10**11))
+        pair = [
+            f"my order no. {number} is late, {number}!",
+            f'{{"order_id": "{number}", "n": {number}}}',
+        ]
+        assert protect(*pair) == pair
+
+
+def test_as_many_addresses_as_there_are_have_surrogates_of_their_own():
+    addresses = [f"8.8.{n // 250}.{n % 250}" for n in range(3000)]
+
+    assert len(set(protect(" ".join(addresses))[0].split())) == len(addresses)
+
+
+@pytest.mark.timeout(20)
+def test_the_time_grows_with_the_length_of_a_hostile_text():
+    beginnings = ("", "sk-", "http://x?", "GB", "password: ", "+", "a@")
+    for beginning in beginnings:
+        for piece in ("sk-", "abc1-", "token", "GB82 ", "-----BEGIN PRIVATE KEY-----", "a.", "@a:"):
+            protect(beginning + piece * (20_000 // len(piece)))
 
 
 def test_a_surrogate_tells_nothing_of_the_value():
@@ -177,16 +236,19 @@ def test_names_and_places_become_invented_words(tmp_path):
     model = spacy.blank("en")
     ruler = model.add_pipe("entity_ruler")
     ruler.add_patterns(
-        [{"label": "PERSON", "pattern": name} for name in ("Anna Keller", "Keller")]
+        [{"label": "PERSON", "pattern": name} for name in ("Anna Keller", "Keller", "JSON")]
         + [{"label": "GPE", "pattern": "Berlin"}]
     )
     model.to_disk(tmp_path / "model")
     gate = PrivacyGate(PrivacySettings(detect="presidio", model=str(tmp_path / "model")))
 
-    (text,), replaced = gate.protect(["Anna Keller, Berlin. KELLER? Keller: anna@firma.de"])
+    (text, in_json), replaced = gate.protect(
+        ["Anna Keller, Berlin. KELLER? Keller: anna@firma.de", '{"JSON": "ANNA"}']
+    )
 
     words = text.replace(",", "").replace(":", "").split()
-    assert replaced == ["name", "name", "place", "name", "email"]
+    assert replaced == ["name", "name", "place", "name", "name", "email", "name"]
+    assert in_json == f'{{"JSON": "{words[0].upper()}"}}'
     assert words[1] == words[4] != "Keller"
     assert words[2] != "Berlin."
     assert "firma" not in text

@@ -4,43 +4,67 @@ import re
 from collections.abc import Iterator
 
 from llamaduo.service_llm.details import Detail, take
-from llamaduo.service_llm.surrogates import MARK
 
-LOGIN = re.compile(r"://([^\s\0/:@\"'<>]+):([^\s\0/@\"'<>]+)@|://([^\s\0/:@\"'<>]{16,})@")
+LOGIN = re.compile(
+    r"""://([^\s\0/:@"'<>]*):([^\s\0/"'<>]+)@ |://([^\s\0/:@"'<>]{16,})@
+    |(?<!\S)(?:-u|--user)[ =]["']?([^\s\0:"']+):(?=\S*[^\W\d_])([^\s\0"']{4,})        # of curl""",
+    re.VERBOSE,
+)
 QUERY = re.compile(
-    r"[?&;][\w.-]*(?:token|key|secret|passw|pwd|signature|sig|auth|session|credential)[\w.-]*="
-    r"([^\s\0&#\"'<>]{6,})",
-    re.IGNORECASE,
+    r"""[?&;#](?=[\w.-]{0,64}(?:token|key|secret|passw|pwd|signature|sig|auth|session|credential))
+    [\w.-]++=((?:(?!://)[^\s\0&#"'<>]){5,}[^\s\0&#"'<>.,:;!?()\[\]{}])""",
+    re.IGNORECASE | re.VERBOSE,
 )
 JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
 BEARER = re.compile(
-    r"\b(?:bearer|basic)[ \n]+(?=[A-Za-z]*[\d+/=_-])([\w.~+/=-]{11,}[\w~+/=-])(?![\w~+/=\0-])", re.I
+    r"""\b(?:bearer|authorization:[ ]?token)[ \n]+(?=[A-Za-z]*[\d+/=_-])
+        ([\w.~+/=-]{11,}[\w~+/=-])(?![\w~+/=\0-])
+    |\bbasic[ \n]+(?=[A-Za-z]*[\d+/=])([A-Za-z0-9+/]{10,}={0,2})(?![\w~+/=\0-])""",
+    re.IGNORECASE | re.VERBOSE,
 )
 PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----([\s\w+/=:,-]+?)-----END [A-Z ]*PRIVATE KEY-----"
+    r"""-----BEGIN\ (?:[A-Z]+\ ){0,3}PRIVATE\ KEY(?:\ BLOCK)?-----
+    (?:((?:[\s\w+/=:,.()]|-(?!----))++)(?=-----END) |((?:\s*[A-Za-z0-9+/=]{16,})++))""",
+    re.VERBOSE,
 )
 KNOWN_KEY = re.compile(
     r"""(?<![^\W_])(?:
-    sk-(?:[a-z]{2,8}[0-9]{0,2}-)*([\w-]{16,})                 # OpenAI, Anthropic and others
-    |(?:[srp]k|rk)_(?:live|test)_(\w{10,})                    # Stripe
+    sk-(?:[a-z]{2,8}[0-9]{0,2}-){0,2}(TAIL{16,}+)             # OpenAI, Anthropic and others
+    |(?:[srp]k|rk)_(?:live|test)_(\w{10,}+)                   # Stripe
     |(?:AKIA|ASIA)([A-Z0-9]{16})                              # AWS
-    |(?:gh[pousr]|github_pat|glpat|hf|npm|gsk|shpat|whsec|dop_v1)[_-]([\w-]{16,})
-    |xox[abeoprs]-([\w-]{10,})                                # Slack
-    |AIza([\w-]{30,}) |ya29\.([\w.-]{20,})                    # Google
-    |SG\.([\w-]{16,}\.[\w-]{16,})                             # SendGrid
-    )(?![\w-])""",
+    |(?:gh[pousr]|github_pat|glpat|hf|npm|gsk|shpat|whsec|dop_v1)[_-](TAIL{16,}+)
+    |xox[abeoprs]-([\w-]{10,}+)                               # Slack
+    |AIza([\w-]{30,}+) |ya29\.([\w.-]{20,}+)                  # Google
+    |SG\.([\w-]{16,}\.[\w-]{16,}+)                            # SendGrid
+    )(?![\w-])""".replace("TAIL", r"(?=[\w-]{0,40}[A-Z0-9])[\w-]"),  # no words in small letters
     re.VERBOSE,
 )
 ASSIGNMENT = re.compile(
     r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|kennwort|mot\ de\ passe|contrase[nñ]a
-        |secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key|token\b|credential)
-    \w{0,16}(?P<before>[ ]?["'\n]{0,9})[ ]{0,2}(?:=>|:=|[:=]|\b(?:is|ist|lautet)\b)[ ]{0,2}
-    (?P<quote>["'\n]{0,9})(?P<value>[^\s\0"'<>,;(){}\[\]`]{4,}+)(?!\0)""",
+        |secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key|session[_ -]?id
+        |token\b|credential)
+    \w{0,16}(?P<before>[ ]?["']{0,3})
+    (?:[ ]{0,2}(?P<sign>=>|:=|[:=|]|->|\b(?:is|was|ist|war|lautet)\b)|(?=[ ]))[ ]{0,2}
+    (?:(?P<quote>["'\n]{1,3})(?P<quoted>(?:(?!://)[^\s\0"']){4,}+)
+    |(?P<bare>(?:(?!://)[^\s\0"'<>,;`]){4,}+))(?!\0)""",
     re.IGNORECASE | re.VERBOSE,
 )
-ASSIGNED = ("pass", "pwd", "kennwort", "contrase", "secret", "key", "token", "credential")
-SECRET_LIKE = re.compile(r"(?=.*[^\W\d_])(?:.*\d|.*[@$%^&*+!?#]\w)|" + MARK)
+ASSIGNED = (
+    "pass",
+    "pwd",
+    "kennwort",
+    "contrase",
+    "secret",
+    "key",
+    "session",
+    "token",
+    "credential",
+)
+SECRET_LIKE = re.compile(r"(?=[^([{]*[^\W\d_])(?:[^([{]*\d|[^([{]*[@$%^&*+!?#]\w)")
+"""A letter, and a digit or a sign, before a bracket that could be one of code."""
 PASSWORD_NAMES = ("pass", "pwd", "kennwort", "mot de passe", "contrase")
+LEAST_BARE = 6
+"""Characters of a password that nothing but its name stands before."""
 
 
 def _groups(kind: str, pattern: re.Pattern[str], text: str) -> Iterator[Detail]:
@@ -51,11 +75,16 @@ def _groups(kind: str, pattern: re.Pattern[str], text: str) -> Iterator[Detail]:
                 yield Detail(kind, *match.span(number), match[number])
 
 
+def is_secret_like(value: str) -> bool:
+    """Whether it can hardly be a word, a number or code."""
+    return SECRET_LIKE.match(value) is not None
+
+
 def find_urls(text: str) -> Iterator[Detail]:
     """User and password of a URL, and secrets in its query."""
-    if "://" in text:
-        yield from _groups("url", LOGIN, text)
-        yield from _groups("url", QUERY, text)
+    logins = list(_groups("url", LOGIN, text))
+    yield from logins
+    yield from _groups("url", QUERY, take(text, logins))
 
 
 def find_tokens(text: str) -> Iterator[Detail]:
@@ -77,10 +106,17 @@ def find_keys(text: str) -> Iterator[Detail]:
     if not any(word in lower for word in ASSIGNED):
         return
     for match in ASSIGNMENT.finditer(take(text, found)):
-        value = match["value"].rstrip(".:!?")
-        is_number = value.isdigit() and match["name"].lower().startswith(PASSWORD_NAMES)
-        # What has no quotes behind a quoted name is a number of a JSON object, and stays one.
-        is_json_number = match["before"].strip(" ") and not match["quote"]
-        if not is_json_number and (is_number or SECRET_LIKE.match(value)):
-            start = match.start("value")
+        value = (match["quoted"] or match["bare"]).rstrip(".,:;!?)]}")
+        if _is_secret(value, match):
+            start = max(match.start("quoted"), match.start("bare"))
             yield Detail("key", start, start + len(value), value)
+
+
+def _is_secret(value: str, match: re.Match[str]) -> bool:
+    is_password = match["name"].lower().startswith(PASSWORD_NAMES)
+    if not match["sign"]:
+        has_digit = any(character.isdigit() for character in value)
+        return is_password and has_digit and len(value) >= LEAST_BARE and is_secret_like(value)
+    if match["before"].strip() and not match["quote"]:  # a number of a JSON object, and stays one
+        return False
+    return is_secret_like(value) or (is_password and value.isdigit())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import TYPE_CHECKING
 
 from llamaduo.service_llm.details import BREAK, TAKEN, Detail
+from llamaduo.service_llm.repetitions import WORD
 from llamaduo.service_llm.surrogates import is_surrogate
 
 if TYPE_CHECKING:
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 KINDS = {"PERSON": "name", "LOCATION": "place"}
 """Presidio's LOCATION is spaCy's GPE and LOC."""
-WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+LONGEST_ACRONYM = 5
 
 
 def find_names(text: str, model: str, language: str) -> list[Detail]:
-    """The words of each name; a word has the same value wherever it stands.
+    """The words of each name, but for what may be an acronym, which models take for names.
 
     Args:
         text: What ``find_details`` has left.
@@ -32,6 +32,7 @@ def find_names(text: str, model: str, language: str) -> list[Detail]:
         for each in found
         for word in WORD.finditer(text, each.start, each.end)
         if not is_surrogate(kind := KINDS[each.entity_type], word[0].casefold())
+        and not (word[0].isupper() and len(word[0]) <= LONGEST_ACRONYM)
     }
     return list(details.values())
 

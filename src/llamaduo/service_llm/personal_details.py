@@ -4,38 +4,44 @@ Only what has a form of its own is found here; names and places are for ``names.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from unicodedata import normalize
 
-from stdnum import iban, luhn
+from stdnum import iban, luhn, numdb
 
 from llamaduo.service_llm.credentials import find_keys, find_tokens, find_urls
-from llamaduo.service_llm.details import TAKEN, Detail, take, without_escapes
-from llamaduo.service_llm.surrogates import FICTIONAL_LINE, FICTIONAL_PHONE, is_surrogate
+from llamaduo.service_llm.details import TAKEN, Detail, set_apart, take
+from llamaduo.service_llm.phones import find_phones, without_counted
+from llamaduo.service_llm.surrogates import is_surrogate
 
 Finder = Callable[[str], Iterator[Detail]]
 
 
-def find_details(text: str, regions: Sequence[str]) -> tuple[list[Detail], str]:
-    """Find the personal details of a text, which may be JSON.
+def find_details(text: str, regions: Sequence[str], counted: set[str]) -> tuple[list[Detail], str]:
+    """Find the personal details of a text.
 
     What lies in a range that belongs to nobody is no detail.
 
     Args:
+        text: As ``read`` gives it.
         regions: ISO 3166 codes of the countries whose phone numbers are known without a country
             code.
+        counted: Digits of numbers that are no detail.
 
     Returns:
         The details by their place, none overlapping another; and the rest of the text in the same
-        length, with ``TAKEN`` over details and reserved values, and ``BREAK`` over JSON escapes.
+        length, with ``TAKEN`` over details, counted numbers and reserved values.
     """
-    finders = [*FINDERS, lambda rest: _phones(rest, regions)]
-    rest = _without_reserved(without_escapes(text))
+    rest = _without_reserved(set_apart(without_counted(text, counted)))
     details: list[Detail] = []
-    while found := _found_once(finders, rest):  # what is taken may uncover more
+    phones: Finder = partial(find_phones, regions=regions)
+    for finder in (*FINDERS, phones):
+        found = list(finder(rest))
         rest = take(rest, found)
         details += [each for each in found if not is_surrogate(each.kind, each.value)]
+    rest = "".join(TAKEN if left == TAKEN else own for left, own in zip(rest, text, strict=True))
     return sorted(details, key=lambda each: each.start), rest
 
 
@@ -43,88 +49,71 @@ def _without_reserved(text: str) -> str:
     """Numbers that are none, before by chance others around them are valid too."""
     text = take(text, list(_ibans(text, partial(is_surrogate, "iban"))))
     text = take(text, list(_cards(text, partial(is_surrogate, "card"))))
-    text = take(text, [each for each in _ips(text) if is_surrogate("ip", each.value)])
-    if not FICTIONAL_LINE.search(text):
-        return text
-    return FICTIONAL_PHONE.sub(lambda match: TAKEN * len(match[0]), text)
-
-
-def _found_once(finders: Iterable[Finder], text: str) -> list[Detail]:
-    """What each finder finds in what those before it have left."""
-    details: list[Detail] = []
-    for finder in finders:
-        found = list(finder(text))
-        text = take(text, found)
-        details += found
-    return details
+    return take(text, [each for each in _ips(text) if is_surrogate("ip", each.value)])
 
 
 EMAIL = re.compile(
-    r"(?<![\w.+%-])\w(?:[\w.+%'&-]{0,62}[\w+-])?@[^\W_][\w-]*(?:\.[^\W_][\w-]*)*\.[^\W\d_]{2,}(?![^\W_])"
+    r"""(?<![\w\u0300-\u036f.+'&-])[.+'&-]*+([\w\u0300-\u036f.+'&-]++(?:@|%40)
+    [^\W_][\w-]*(?:\.[^\W_][\w-]*)*\.(?:xn--[a-z0-9-]+|[^\W\d_]{2,}))(?![^\W_])""",
+    re.IGNORECASE | re.VERBOSE,
 )
 # These look ahead, so that one that has swallowed the next hides none.
-IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ \u00a0.-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
-IBAN_LENGTHS = range(34, 14, -1)
+IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ .-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
 CARD = re.compile(
     r"(?<![\d+])(?<!\d[.,])(?<![^\W\d_]-)"
-    r"(?=((?:4\d|5\d|2[2-7]|3[0-8]|6\d)\d\d(?:[ \u00a0.-]?\d){8,15}(?!\d)))"
+    r"(?=((?:4\d|5\d|2[2-7]|3[0-8]|6\d)\d\d(?:[ .-]?\d){8,15}(?!\d)))"
 )
 CARD_LENGTHS = (16, 15, 14, 19, 18, 17, 13, 12)
-IPV4 = re.compile(r"(?<![\w.\0])(?<![a-z]-)(?:\d{1,3}\.){3}\d{1,3}(?!\w)(?!\.\d)")
+IPV4 = re.compile(r"(?<![\w\0])(?<!\d\.)(?<![a-z]-)(?:\d{1,3}\.){3}\d{1,3}(?!\w)(?!\.\d)")
 IPV6 = re.compile(
-    r"(?<![\w:.\0])(?:[0-9a-f]{0,4}:){2,7}(?:[0-9a-f]{1,4}|(?<=::))(?!\w)(?![:.]\w)", re.IGNORECASE
+    r"""(?:(?<![\w:\0])(?<!\d\.)|(?<=[g-z]:))
+    (?:[0-9a-f]{0,4}:){2,7}(?:[0-9a-f]{1,4}|(?<=::))(?!\w)(?!:\w|\.\d)""",
+    re.IGNORECASE | re.VERBOSE,
 )
 VERSION = re.compile(
-    r"(?:\b(?:v|ver|version|release|build|firmware|section|chapter)[. :=]*|[<>=!~]=\s?)\Z", re.I
+    r"""(?:(?:§|\b(?:v|ver|version|release|build|firmware|section|chapter))[.\ :=]*|[<>=!~]=\s?)
+    (?:[\d.]+\ ?(?:,|-|and|to|or)\ ?)*\Z""",
+    re.IGNORECASE | re.VERBOSE,
 )
 LEAST_HEX = 5
 """Hexadecimal digits of an IPv6 address; with less it may be code, such as a::b1."""
-ANY_NUMBER = re.compile(r"\d(?:[^\w\n\0]{0,4}\d){6}")
-GAP = re.compile(r"\s{2}")
-"""Of a table, not of a number."""
-EXTENSION = re.compile(r"[^\w]*(?:[^\W\d]|#|;).*\Z", re.DOTALL)
-NO_PHONE = re.compile(
-    r"""(?<![\d./-])(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d\d)|\d{4}[./-]\d{1,2}[./-]\d{1,2})
-        (?![./-]?\d)                                                            # a date
-    |-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}                                           # of a UUID
-    |(?<![\d.,+])\d[.,]\d{2,}(?![\d.,])                                         # a fraction""",
-    re.IGNORECASE | re.VERBOSE,
-)
-COUNTED = re.compile(
-    r"""(?:\b(?-i:[A-Z]{2,})[-_]                                                 # INV-4402
-    |(?:\#|\b(?:order|invoice|ticket|case|ref|reference|account|customer|serial|tracking|id|isbn)\b)
-     [ ]?(?:(?:no|nr|number|id)\b)?[.:\#]*[ ]?)\Z""",
-    re.IGNORECASE | re.VERBOSE,
-)
-"""What stands before a number that is no phone's."""
 REACH = 24
 """Characters before a number that say what it is."""
 
 
 def _emails(text: str) -> Iterator[Detail]:
-    if "@" in text:
+    if "@" in text or "%40" in text:
         for match in EMAIL.finditer(text):
-            yield Detail("email", *match.span(), match[0].lower())
+            value = normalize("NFC", match[1].lower().replace("%40", "@"))
+            yield Detail("email", *match.span(1), value)
 
 
 def _ibans(text: str, is_wanted: Callable[[str], bool] = bool) -> Iterator[Detail]:
     def is_valid(value: str) -> bool:
         return is_wanted(value) and iban.is_valid(value, check_country=False)
 
-    return _checked("iban", IBAN, IBAN_LENGTHS, is_valid, text)
+    return _checked("iban", IBAN, _iban_lengths, is_valid, text)
 
 
 def _cards(text: str, is_wanted: Callable[[str], bool] = bool) -> Iterator[Detail]:
     def is_valid(value: str) -> bool:
         return is_wanted(value) and luhn.is_valid(value)
 
-    return _checked("card", CARD, CARD_LENGTHS, is_valid, text)
+    return _checked("card", CARD, lambda _: CARD_LENGTHS, is_valid, text)
+
+
+@cache
+def _iban_lengths(country: str) -> Sequence[int]:
+    """The one length of a country's IBANs, if it has any."""
+    ((_, known),) = numdb.get("iban").info(country.upper())
+    parts = re.findall(r"\d+", known.get("bban", ""))
+    return [len("GB82") + sum(map(int, parts))] if parts else []
 
 
 def _checked(
     kind: str,
     pattern: re.Pattern[str],
-    lengths: Iterable[int],
+    lengths: Callable[[str], Sequence[int]],
     is_valid: Callable[[str], bool],
     text: str,
 ) -> Iterator[Detail]:
@@ -134,7 +123,7 @@ def _checked(
         if match.start() < end:
             continue
         places = [place for place in range(*match.span(1)) if text[place].isalnum()]
-        for length in lengths:
+        for length in lengths(text[match.start() : match.start() + 2]):
             value = "".join(text[place] for place in places[:length]).upper()
             rest = places[length : length + 1]
             is_whole = len(value) == length and rest != [places[length - 1] + 1]
@@ -168,39 +157,6 @@ def _is_somebodys(text: str, address: type[IPv4Address] | type[IPv6Address]) -> 
 
 def _is_after(pattern: re.Pattern[str], text: str, place: int) -> bool:
     return pattern.search(text, max(0, place - REACH), place) is not None
-
-
-def _phones(text: str, regions: Sequence[str]) -> Iterator[Detail]:
-    """Any possible number with a country code, and the valid ones of the regions."""
-    if not ANY_NUMBER.search(text):
-        return
-    text = NO_PHONE.sub(lambda match: TAKEN * len(match[0]), text)
-    if not ANY_NUMBER.search(text):
-        return
-    for region in (None, *regions):
-        found = list(_phones_of(region, text))
-        yield from found
-        text = take(text, found)
-
-
-def _phones_of(region: str | None, text: str) -> Iterator[Detail]:
-    from phonenumbers import (
-        Leniency,
-        PhoneNumberMatcher,
-        national_significant_number,
-        ndd_prefix_for_region,
-    )
-
-    # The library takes a German 1698 for a number; nobody writes one without its prefix.
-    prefix = "0" if region and ndd_prefix_for_region(region, True) == "0" else ""
-    leniency = Leniency.VALID if region else Leniency.POSSIBLE
-    for match in PhoneNumberMatcher(text, region, leniency):
-        written = EXTENSION.sub("", match.raw_string)
-        is_whole = written.lstrip("(").startswith((prefix, "+")) and not GAP.search(written)
-        is_plain = written.replace("-", "").isdigit()
-        if is_whole and not (is_plain and _is_after(COUNTED, text, match.start)):
-            value = national_significant_number(match.number)
-            yield Detail("phone", match.start, match.start + len(written), value)
 
 
 FINDERS: tuple[Finder, ...] = (find_urls, find_tokens, find_keys, _emails, _ibans, _cards, _ips)

@@ -5,21 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from llamaduo.service_llm.details import BREAK, Detail, without_escapes
+from llamaduo.service_llm.details import Detail, Readable, read, take
 from llamaduo.service_llm.names import find_names
 from llamaduo.service_llm.personal_details import find_details
+from llamaduo.service_llm.phones import find_counted
+from llamaduo.service_llm.repetitions import find_again
 from llamaduo.service_llm.surrogates import make_surrogate, write_like
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_DRAWS = 1000
-"""Ranges are finite: the 762 IPv4 addresses of RFC 5737 can all be in use."""
+MOST_DRAWS = 200
+"""Ranges are finite: the 96 names can all be in use."""
+MOST_ROUNDS = 4
+"""What stands in the place of a detail may give away another beside it."""
+ALIKE = {"token": "key", "url": "key", "place": "name"}
+"""Kinds between which the words around a value decide."""
 
 
 class PrivacySettings(BaseModel):
@@ -70,15 +77,13 @@ class PrivacyGate:
 
         The same value gets the same surrogate in all of them, however it is written.
         """
-        found = [self._find(text) for text in texts]
-        details = [each for own in found for each in own]
-        if not details:
-            return Protected(list(texts), [])
-        surrogates = _draw(texts, found)
-        protected = [
-            _replaced(text, own, surrogates) for text, own in zip(texts, found, strict=True)
-        ]
-        return Protected(protected, [each.kind for each in details])
+        protected = Protected(list(texts), [])
+        for _ in range(MOST_ROUNDS):
+            now, replaced = self._protect_once(protected.texts)
+            if not replaced:
+                break
+            protected = Protected(now, protected.replaced + replaced)
+        return protected
 
     def protect_rows(self, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         """Protect some columns of a table, each row on its own.
@@ -93,51 +98,96 @@ class PrivacyGate:
         protected["replaced"] = [row.replaced for row in rows]
         return table.assign(**protected)
 
-    def _find(self, text: str) -> list[Detail]:
+    def _protect_once(self, texts: list[str]) -> Protected:
         if self.settings.detect == "off":
-            return []
-        details, rest = find_details(text, self.settings.regions)
-        if self.settings.detect == "presidio":
-            names = find_names(rest, self.settings.model, self.settings.language)
-            return sorted([*details, *names], key=lambda each: each.start)
-        return details
+            return Protected(texts, [])
+        readable = [read(text) for text in texts]
+        found = self._find([each.text for each in readable])
+        surrogates = _draw(readable, found)
+        protected = [
+            _replaced(text, own, details, surrogates)
+            for text, own, details in zip(texts, readable, found, strict=True)
+        ]
+        return Protected(protected, [each.kind for own in found for each in own])
+
+    def _find(self, texts: list[str]) -> list[list[Detail]]:
+        """The details of each text by their place; what is one in one of them is one in all."""
+        counted = {number for text in texts for number in find_counted(text)}
+        found, rests = [], []
+        for text in texts:
+            details, rest = find_details(text, self.settings.regions, counted)
+            if self.settings.detect == "presidio":
+                names = find_names(rest, self.settings.model, self.settings.language)
+                details, rest = [*details, *names], take(rest, names)
+            found.append(details)
+            rests.append(rest)
+        every = [each for details in found for each in details]
+        if every:
+            again = (find_again(every, rest) for rest in rests)
+            found = [[*details, *more] for details, more in zip(found, again, strict=True)]
+        return [sorted(details, key=lambda each: each.start) for details in found]
 
 
 def quote(value: object, most: int) -> str:
-    """The first characters of a value, as a message to a person may show them."""
+    """The first characters of a value, as a message to a person may show them.
+
+    Names, and numbers of other regions than the default ones, stay.
+    """
     return PrivacyGate().protect([repr(value)]).texts[0][:most]
 
 
-def _draw(texts: Sequence[str], found: list[list[Detail]]) -> dict[tuple[str, str], str]:
-    """A surrogate for each kind and value, in the order in which they first appear."""
-    masked = [_masked(text, own) for text, own in zip(texts, found, strict=True)]
+def _draw(readable: list[Readable], found: list[list[Detail]]) -> dict[tuple[str, str], str]:
+    """A surrogate for each value, in the order in which they first appear."""
+    masked = [_masked(each.text, own) for each, own in zip(readable, found, strict=True)]
     digest = hashlib.sha256("\0".join(masked).encode("utf-8", "replace")).hexdigest()
     surrogates: dict[tuple[str, str], str] = {}
-    values = dict.fromkeys((each.kind, each.value) for own in found for each in own)
-    for number, (kind, value) in enumerate(values):
-        rng = Random(f"{digest}/{number}")
+    taken: set[str] = set()
+    for each in (each for own in found for each in own):
+        if _key(each) in surrogates:
+            continue
+        rng = Random(f"{digest}/{len(surrogates)}")
         for _ in range(MOST_DRAWS):
-            surrogate = make_surrogate(kind, value, rng)
-            if surrogate not in surrogates.values():
+            surrogate = make_surrogate(each.kind, each.value, rng)
+            if surrogate not in taken:
                 break
-        surrogates[kind, value] = surrogate
+        taken.add(surrogate)
+        surrogates[_key(each)] = surrogate
     return surrogates
+
+
+def _key(detail: Detail) -> tuple[str, str]:
+    """Equal for what must have one surrogate."""
+    return ALIKE.get(detail.kind, detail.kind), detail.value
 
 
 def _masked(text: str, details: list[Detail]) -> str:
     """A text with the kind of each detail in its place."""
-    for each in reversed(details):
-        text = f"{text[: each.start]}<{each.kind}>{text[each.end :]}"
-    return text
+    pieces: list[str] = []
+    end = 0
+    for each in details:
+        pieces += text[end : each.start], f"<{each.kind}>"
+        end = each.end
+    return "".join([*pieces, text[end:]])
 
 
-def _replaced(text: str, details: list[Detail], surrogates: dict[tuple[str, str], str]) -> str:
-    readable = without_escapes(text)
-    for each in reversed(details):
-        old = readable[each.start : each.end]
-        new = write_like(each.kind, surrogates[each.kind, each.value], old)
-        if BREAK in old:  # of a private key, whose lines end with JSON's \n
-            kept = zip(new, old, text[each.start : each.end], strict=True)
-            new = "".join(own if sign == BREAK else character for character, sign, own in kept)
-        text = text[: each.start] + new + text[each.end :]
-    return text
+def _replaced(
+    text: str, readable: Readable, details: list[Detail], surrogates: dict[tuple[str, str], str]
+) -> str:
+    pieces: list[str] = []
+    end = 0
+    for each in details:
+        old = readable.text[each.start : each.end]
+        new = write_like(each.kind, surrogates[_key(each)], old)
+        places = readable.places[each.start : each.end + 1]
+        pieces += text[end : places[0]], _spelled(new, old, text, places)
+        end = places[-1]
+    return "".join([*pieces, text[end:]])
+
+
+def _spelled(new: str, old: str, text: str, places: Sequence[int]) -> str:
+    """What stays as it was, such as the line breaks of a key in JSON, is spelled as it was."""
+    kept = [
+        text[begin:end] if own == character else character
+        for character, own, (begin, end) in zip(new, old, pairwise(places), strict=False)
+    ]
+    return "".join(kept) + new[len(old) :]

@@ -12,8 +12,8 @@ MARK = "EXAMPLE"
 """The end of a secret that is none, as in the documentation of AWS."""
 DOMAINS = ("example.com", "example.org", "example.net")
 """RFC 2606."""
-NETWORKS = ("192.0.2.", "198.51.100.", "203.0.113.")
-"""RFC 5737."""
+NETWORKS = ("192.0.2.", "198.51.100.", "203.0.113.", "198.18.", "198.19.")
+"""RFC 5737, and RFC 2544, whose net has addresses enough."""
 GROUPS = (0x2001, 0x0DB8)
 """RFC 3849."""
 TEST_CARD = "400000"
@@ -21,8 +21,8 @@ NO_BANK = re.compile(r"[0X]{4}")
 FICTION = "55501"
 """With two more digits the end of a phone number: the North American plan keeps 555-01xx for it."""
 _GAP = r"[^\w\n\0+]{0,4}"
-FICTIONAL_LINE = re.compile(_GAP.join([*FICTION, r"\d", r"\d"]) + r"(?!\d)")
-FICTIONAL_PHONE = re.compile(rf"(?<!\d)[+(]?(?:\d{_GAP}){{0,11}}?{FICTIONAL_LINE.pattern}")
+_LINE = _GAP.join([*FICTION, r"\d", r"\d"])
+FICTIONAL_PHONE = re.compile(rf"(?<!\d)[+(]?(?:\d{_GAP}){{0,11}}?{_LINE}(?!\d)")
 BEGINNINGS = (
     *("Bemu", "Corva", "Dalmi", "Emso", "Farno", "Gorva", "Halvu", "Jando", "Kemso", "Lundo"),
     *("Malvo", "Nandro", "Ormu", "Pelmo", "Quando", "Rasto", "Salmu", "Talvo", "Urvo", "Velmo"),
@@ -87,7 +87,7 @@ def _make_card(value: str, rng: Random) -> str:
 
 def _make_ip(value: str, rng: Random) -> str:
     if "." in value:
-        return f"{rng.choice(NETWORKS)}{rng.randint(1, 254)}"
+        return f"198.{rng.randint(18, 19)}.{rng.randint(0, 255)}.{rng.randint(1, 254)}"
     groups = [int(group, 16) for group in value.split(":")[len(GROUPS) :]]
     drawn = [rng.randint(1 << group.bit_length() - 1, 0xFFFF) if group else 0 for group in groups]
     drawn[-1] = drawn[-1] or rng.randint(1, 0xFFFF)
