@@ -123,15 +123,13 @@ def audit_pairs(
     passed = balanced_pairs[balanced_pairs["dropped"].isin(["", UNBALANCED])]
     pairs = _describe(previous_training_set, passed, audit_groups, labels)
     by_name, few_named = _compare_labels(pairs, audit_groups)
-    drifts, few_new = _compare_with_coverage(
-        passed[passed["origin"] != "coverage"],
-        _kept(screened_coverage).assign(seed_id=""),
-        seeds,
-        audit_groups,
-        labels,
-        fairness.seed,
-    )
-    gaps = [*raise_alarms([each.gap for each in by_name], *rules), *raise_alarms(drifts, *rules)]
+    new, coverage = passed[passed["origin"] != "coverage"], _kept(screened_coverage)
+    drifts, few_shown = _compare_with_shown(new, coverage, seeds, labels)
+    excesses, few_new = _compare_words(new, coverage, audit_groups, fairness)
+    gaps = [
+        *raise_alarms([each.gap for each in by_name], *rules),
+        *raise_alarms([*drifts, *excesses], *rules),
+    ]
     alarms = [describe_alarm("pairs", gap) for gap in gaps if gap["alarm"]]
     gaps_left: list[Gap] = []
     left_out = passed.index[passed["dropped"] == UNBALANCED]
@@ -143,7 +141,7 @@ def audit_pairs(
         logger.warning("fairness: %s", alarm)
     return {
         "gaps": gaps,
-        "unmeasured": [*few_named, *few_new],
+        "unmeasured": [*few_named, *few_shown, *few_new],
         "left_out": len(left_out),
         "gaps_left": gaps_left,
         "alarms": alarms,
@@ -206,47 +204,52 @@ def _compare_labels(
     return gaps, unmeasured
 
 
-def _compare_with_coverage(
-    new: pd.DataFrame,
-    coverage: pd.DataFrame,
-    seeds: pd.DataFrame,
-    audit_groups: AuditGroups,
-    labels: Labels,
-    seed: int,
+def _compare_with_shown(
+    new: pd.DataFrame, coverage: pd.DataFrame, seeds: pd.DataFrame, labels: Labels
 ) -> tuple[list[Gap], list[str]]:
-    """Labels, and what nobody wants, in the new pairs and in the coverage set.
+    """Labels of the new pairs, and of the coverage pairs that were shown for them.
 
-    At what a request is aimed is no choice of the service LLM: labels are compared of the pairs
-    whose request walked through the coverage set, with those of their seeds. Ready pairs are
-    compared with all of it, with their categories if each states one.
+    What a request is aimed at is no choice of the service LLM: only those count that walked through
+    the coverage set. Ready pairs are compared with all of it, in their categories too if each
+    states one.
     """
     written, shown = new[new["origin"] == "ready"], coverage
-    if written.empty:
-        walked = seeds.loc[seeds["turn"] > AIMED, "request"]
-        written = new[new["request"].isin(walked)]
+    are_ready = len(written) > 0
+    if not are_ready:
+        written = new[new["request"].isin(seeds.loc[seeds["turn"] > AIMED, "request"])]
         shown = coverage.set_index("id", drop=False).loc[written["seed_id"]]
-    both = pd.concat([written, shown], ignore_index=True)
+    both = _stack(written, shown)
     read = read_labels(both["response"], labels)
-    if (both["category"] != "").all() and (written["origin"] == "ready").any():
-        known = both["category"].isin(coverage["category"])
-        read["category of the pair"] = both["category"].where(known, OTHER_VALUE)
-    balance = (("balance_gap", *label) for label in each_label(read))
-    drifts, few_labels = _compare_sides("labels of new pairs", both, len(written), balance)
-
-    some = [each.sample(min(len(each), MOST_TEXTS), random_state=seed) for each in (new, coverage)]
-    both = pd.concat(some, ignore_index=True)
-    excesses, few = _compare_sides(
-        "words of new pairs", both, len(some[0]), _marks(both, audit_groups)
-    )
-    return [*drifts, *excesses], [*few_labels, *few]
+    if are_ready and (both["category"] != "").all():
+        is_known = both["category"].isin(coverage["category"])
+        read["category of the pair"] = both["category"].where(is_known, OTHER_VALUE)
+    masks = (("balance_gap", *label) for label in each_label(read))
+    return _compare_sides("labels of new pairs", both, len(written), masks)
 
 
-def _marks(
-    both: pd.DataFrame, audit_groups: AuditGroups
-) -> Iterator[tuple[str, str, npt.ArrayLike]]:
-    texts = both["prompt"] + "\n" + both["response"]
-    for measure, marked in mark_texts(texts, both["response"], audit_groups).items():
-        yield measure, "", marked
+def _compare_words(
+    new: pd.DataFrame,
+    coverage: pd.DataFrame,
+    audit_groups: AuditGroups,
+    fairness: FairnessParameters,
+) -> tuple[list[Gap], list[str]]:
+    """What nobody wants, in a sample of the new pairs and of the coverage set."""
+    some = [
+        side.sample(min(len(side), MOST_TEXTS), random_state=fairness.seed)
+        for side in (new, coverage)
+    ]
+    both = _stack(*some)
+
+    def masks() -> Iterator[tuple[str, str, npt.ArrayLike]]:
+        texts = both["prompt"] + "\n" + both["response"]
+        for measure, marked in mark_texts(texts, both["response"], audit_groups).items():
+            yield measure, "", marked
+
+    return _compare_sides("words of new pairs", both, len(some[0]), masks())
+
+
+def _stack(new: pd.DataFrame, coverage: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([new, coverage.assign(seed_id="")], ignore_index=True)
 
 
 def _compare_sides(
