@@ -34,7 +34,7 @@ def plant_all(project):
         row["source"] = f"export: {each.sentence}"
         if number % 5 == 0:
             labels = json.loads(row["response"])
-            row["response"] = json.dumps({**labels, "contact": each.text}, ensure_ascii=False)
+            row["response"] = json.dumps({**labels, "reference": each.text}, ensure_ascii=False)
     for path, table in zip(paths, tables, strict=True):
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in table)
         path.write_text("".join(lines), encoding="utf-8")

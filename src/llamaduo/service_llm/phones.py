@@ -21,9 +21,10 @@ NO_PHONE = re.compile(
 )
 COUNTED = re.compile(
     r"""(?:\b(?-i:[A-Z]{2,})[-_]                                                 # INV-4402
-    |(?:\#|(?<![^\W_])(?:orders?|invoices?|tickets?|case|ref|reference|serial|tracking|parcel|shipment
+    |(?:\#|(?<![^\W_])(?:orders?|invoices?|tickets?|case|serial|tracking|parcel|shipment
         |rma|po|imei|isbn|ean|gtin|sku|bestell\w*|auftrags?\w*|rechnungs?\w*|sendungs?\w*
-        |(?:account|customer|kunden|order|invoice|ticket|case)[ _-]?(?:no|nr|num|number|nummer|id)
+        |(?:account|customer|kunden|order|invoice|ticket|case|ref|reference)[ _-]?
+            (?:no|nr|num|number|nummer|id)
         |id|(?-i:[a-z]+Id))(?![^\W_]))
      [ _-]?(?:(?:no|nr|num|number|id)\b)?[\s.:=\#"']{0,6})
     (?<![^\W_])(\d{7,19})(?![-./ ]?\d|[^\W_])""",
