@@ -1,4 +1,7 @@
-"""One pydantic model per parameter group; Kedro builds them before any node runs."""
+"""One pydantic model per parameter group; Kedro builds them before any node runs.
+
+All in one place, and longer than other files for it: this is where users look a parameter up.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
-from scipy.stats import entropy
 
 from llamaduo.near_duplicates import Tokenizer, Tokens, signatures
 from llamaduo.parameters import IterationParameters, SynthesisParameters
@@ -107,6 +106,8 @@ def evenness(kinds: pd.Series, is_new: np.ndarray) -> float | None:
 
     1 means as many of each kind, 0 all of one. Null where nothing is new, or one kind is known.
     """
+    from scipy.stats import entropy
+
     known = kinds[kinds != ""].unique()
     counts = kinds[is_new].value_counts().reindex(known, fill_value=0)
     if len(known) < 2 or not counts.any():

@@ -1,4 +1,8 @@
-"""An adapter to a verdict."""
+"""An adapter to a verdict.
+
+Longer than other files: a node is its function with the names of what it reads and writes, and
+whoever looks for the way of an entry wants to see all of them in one place.
+"""
 
 from kedro.pipeline import Node, Pipeline
 
