@@ -2,9 +2,10 @@
 
 pytest -m soak tests/benchmarks/test_aim.py -s --timeout 36000
 
-On the development tickets, by which settings are chosen. Each loop runs to its last iteration. On
-two CPU cores one takes about eight minutes; AIM_SEEDS=1,2,3,4 asks for more of them, AIM_WORKERS=8
-runs several at once, which a GPU has room for.
+On the development tickets, by which settings are chosen. What aiming gives here rests on how far the
+stand-in follows a seed: half of its tickets have the seed's category. Each loop runs to its last
+iteration. On two CPU cores one takes about eight minutes; AIM_SEEDS=1,2,3,4 asks for more of them,
+AIM_WORKERS=8 runs several at once, which a GPU has room for.
 """
 
 import json
@@ -71,15 +72,13 @@ def test_the_default_aims_as_far_as_that_helps(tmp_path):
         table[table["share"] == share].set_index(["iteration", "seed"])["precision"]
         for share in SHARES
     )
-    gain = aimed - uniform
-    highest = []
-    for iteration in ITERATIONS:
-        result = ttest_1samp(gain[iteration], 0)
-        low, high = result.confidence_interval()
-        highest.append(high)
+    gain = (aimed - uniform).unstack("iteration")[list(ITERATIONS)]
+    gain["both"] = gain.mean(axis="columns")
+    low, high = {}, {}
+    for which, gains in gain.items():
+        low[which], high[which] = ttest_1samp(gains, 0).confidence_interval()
         print(
-            f"iteration {iteration}: {gain[iteration].mean():+.1f} points of precision by aiming, "
-            f"95 % interval {low:+.1f} to {high:+.1f} over {len(SEEDS)} seeds"
+            f"iteration {which}: {gains.mean():+.1f} points of precision by aiming, 95 % interval "
+            f"{low[which]:+.1f} to {high[which]:+.1f} over {len(SEEDS)} seeds"
         )
-    helps = min(highest) >= 0
-    assert helps or SynthesisParameters().aimed_share == 0
+    assert (SynthesisParameters().aimed_share > 0) == (low["both"] > 0)
