@@ -2,10 +2,10 @@
 
 pytest -m soak tests/benchmarks/test_aim.py -s --timeout 36000
 
-On the development tickets, by which settings are chosen. What aiming gives here rests on how far the
-stand-in follows a seed: half of its tickets have the seed's category. Each loop runs to its last
-iteration. On two CPU cores one takes about eight minutes; AIM_SEEDS=1,2,3,4 asks for more of them,
-AIM_WORKERS=8 runs several at once, which a GPU has room for.
+On the development tickets, by which settings are chosen. What aiming gives here rests on how far
+the stand-in follows a seed: half of its tickets have the seed's category. Each loop runs to its
+last iteration. On two CPU cores one takes about eight minutes; AIM_SEEDS=1,2,3,4 asks for more of
+them, AIM_WORKERS=8 runs several at once, which a GPU has room for.
 """
 
 import json
