@@ -149,17 +149,15 @@ def is_running(pid):
 
 
 def test_a_second_run_names_the_first_and_leaves_it_alone(project):
-    first = project.start("run", "--env=test")
+    first = project.start("run", "--env=test", "--params=loop.max_iterations=1")
     read_until(first, "fine_tuning.fine_tune")
     (loop,) = project.loops()
 
-    began = time.monotonic()
     output = project.kedro("run", "--env=test", code=1)
-    took = time.monotonic() - began
 
     assert loop in output
     assert str(first.pid) in output
-    assert took < 6  # 2 s on a quiet machine; here the first run trains on all cores
+    assert "data_synthesis" not in output
     first.communicate(timeout=120)
     assert first.returncode == 2
 
