@@ -39,6 +39,7 @@ def create_pipeline() -> Pipeline:
                 "ready_pairs",
                 "synthesis_prompts",
                 "previous_synthesis_report",
+                "previous_training_set",
                 "previous_weak_spots",
                 "previous_yields",
                 "params:data_synthesis",
