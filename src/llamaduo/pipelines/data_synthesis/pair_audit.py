@@ -27,6 +27,7 @@ from llamaduo.fairness import (
 )
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.seeding import AIMED
+from llamaduo.pipelines.data_synthesis.training_set import kept
 from llamaduo.schemas import BalancedPairs
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ UNBALANCED = "unbalanced"
 MOST_TEXTS = 2000
 """New pairs, and coverage pairs, whose words are looked at; toxic ones cost a millisecond each."""
 SIDES = "new pairs", "coverage set"
+FAMILIES = 3
+"""Of tests: labels by the names in a prompt, labels beside what was shown, and words."""
 
 
 class Described(NamedTuple):
@@ -74,9 +77,10 @@ def balance_pairs(
 ) -> pd.DataFrame:
     """Put together what this iteration may add; on wish, leave out what ties a label to a group.
 
-    Where a label raises an alarm and the new pairs themselves have the gap, those of the group that
-    has the label too often are left out by lot, until it is as frequent in the new pairs of the
-    other group. What was trained on before stays, and nothing is left out to make up for it.
+    Where a label raises an alarm and the pairs of this iteration, the coverage set's included,
+    themselves have the gap, those of the group that has the label too often are left out by lot,
+    until it is as frequent in those of the other group. What was trained on before stays, and
+    nothing is left out to make up for it.
 
     Returns:
         ``BalancedPairs``: every new row and, in a loop's first iteration, the coverage pairs, with
@@ -91,8 +95,8 @@ def balance_pairs(
     if fairness.on_excess != "balance":
         return balanced
     rng = np.random.default_rng(fairness.seed)
-    labels = find_labels(list(_kept(screened_coverage)["response"]))
-    pairs = _describe(previous_training_set, _kept(balanced), audit_groups, labels)
+    labels = find_labels(list(kept(screened_coverage)["response"]))
+    pairs = _describe(previous_training_set, kept(balanced), audit_groups, labels)
     while True:
         gaps, _ = _compare_labels(pairs, audit_groups)
         surplus = _draw_surplus(gaps, fairness, loop, rng)
@@ -116,35 +120,50 @@ def audit_pairs(
     Returns:
         ``gaps`` in the pairs that passed the checks, and what was ``unmeasured`` and why;
         ``left_out``, the number of those that are left out to balance them; ``gaps_left``, the gaps
-        of labels in what is trained on then; ``alarms``, sentences.
+        of labels in what is trained on then; ``balanced``, sentences on what raises no alarm any
+        more; ``alarms``, sentences on what does.
     """
-    rules = fairness.limits, fairness.level(loop.max_iterations)
-    labels = find_labels(list(_kept(screened_coverage)["response"]))
+    rules = fairness.limits, fairness.level(FAMILIES, loop.max_iterations)
+    labels = find_labels(list(kept(screened_coverage)["response"]))
     passed = balanced_pairs[balanced_pairs["dropped"].isin(["", UNBALANCED])]
     pairs = _describe(previous_training_set, passed, audit_groups, labels)
-    by_name, few_named = _compare_labels(pairs, audit_groups)
-    new, coverage = passed[passed["origin"] != "coverage"], _kept(screened_coverage)
+    compared, few_named = _compare_labels(pairs, audit_groups)
+    by_name = raise_alarms([each.gap for each in compared], *rules)
+    new, coverage = passed[passed["origin"] != "coverage"], kept(screened_coverage)
     drifts, few_shown = _compare_with_shown(new, coverage, seeds, labels)
     excesses, few_new = _compare_words(new, coverage, audit_groups, fairness)
-    gaps = [
-        *raise_alarms([each.gap for each in by_name], *rules),
-        *raise_alarms([*drifts, *excesses], *rules),
-    ]
-    alarms = [describe_alarm("pairs", gap) for gap in gaps if gap["alarm"]]
-    gaps_left: list[Gap] = []
+    others = [*raise_alarms(drifts, *rules), *raise_alarms(excesses, *rules)]
+    unmeasured = [*few_named, *few_shown, *few_new]
+    alarms = _describe_alarms("pairs", by_name)
+    gaps_left: list[dict[str, Any]] = []
+    balanced: list[str] = []
     left_out = passed.index[passed["dropped"] == UNBALANCED]
     if len(left_out):
-        left, _ = _compare_labels(pairs.without(left_out), audit_groups)
+        left, few_left = _compare_labels(pairs.without(left_out), audit_groups)
         gaps_left = raise_alarms([each.gap for each in left], *rules)
-        alarms += [describe_alarm("pairs, balanced", gap) for gap in gaps_left if gap["alarm"]]
-    for alarm in alarms:
+        unmeasured += [f"after balancing, {few}" for few in few_left if few not in few_named]
+        remaining = _describe_alarms("pairs, balanced", gaps_left)
+        balanced = [text for key, text in alarms.items() if key not in remaining]
+        alarms = remaining
+    said = [*alarms.values(), *_describe_alarms("pairs", others).values()]
+    for alarm in said:
         logger.warning("fairness: %s", alarm)
     return {
-        "gaps": gaps,
-        "unmeasured": [*few_named, *few_shown, *few_new],
+        "gaps": [*by_name, *others],
+        "unmeasured": unmeasured,
         "left_out": len(left_out),
         "gaps_left": gaps_left,
-        "alarms": alarms,
+        "balanced": balanced,
+        "alarms": said,
+    }
+
+
+def _describe_alarms(where: str, gaps: list[dict[str, Any]]) -> dict[tuple[str, ...], str]:
+    """What each alarm is on: its sentence."""
+    return {
+        (gap["measure"], gap["label"], *gap["groups"]): describe_alarm(where, gap)
+        for gap in gaps
+        if gap["alarm"]
     }
 
 
@@ -275,15 +294,15 @@ def _draw_surplus(
     loop: LoopParameters,
     rng: np.random.Generator,
 ) -> pd.Index:
-    """Of the widest gap with an alarm, the new pairs to leave out; none where nothing can be."""
-    level = fairness.level(loop.max_iterations)
+    """Of the widest gap with an alarm, which pairs of the iteration to leave out, if any can be."""
+    level = fairness.level(FAMILIES, loop.max_iterations)
     judged = raise_alarms([each.gap for each in gaps], fairness.limits, level)
-    alarms = [(abs(gap["gap"]), n) for n, gap in enumerate(judged) if gap["alarm"]]
+    alarms = [(each.gap.size, n) for n, each in enumerate(gaps) if judged[n]["alarm"]]
     for _, number in sorted(alarms, reverse=True):
         gap, first, second, has_label = gaps[number]
+        is_first = gap.values[0] > gap.values[1]
         over, under = (
-            side & (side.index >= 0)
-            for side in ((first, second) if gap["gap"] > 0 else (second, first))
+            side & (side.index >= 0) for side in ((first, second) if is_first else (second, first))
         )
         share, wanted = has_label[over].mean(), has_label[under].mean()
         if 100 * (share - wanted) > judged[number]["limit"]:
@@ -291,7 +310,3 @@ def _draw_surplus(
             surplus = ceil((len(pool) - wanted * over.sum()) / (1 - wanted))
             return pool[rng.permutation(len(pool))[:surplus]]
     return pd.Index([], dtype=int)
-
-
-def _kept(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["dropped"] == ""]
