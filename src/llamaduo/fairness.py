@@ -1,11 +1,8 @@
-"""What two groups get: labels of responses, gaps between shares, and which are significant.
+"""What two groups get: the gap between their shares, and whether it is significant.
 
 Two pipelines audit by it: data_synthesis the pairs, evaluation the local LLM.
 """
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf
 from typing import Any
@@ -16,16 +13,8 @@ import pandas as pd
 
 from llamaduo.audit_groups import AuditGroups
 from llamaduo.parameters import FairnessLimits
-from llamaduo.service_llm.text import declines, read_json
+from llamaduo.service_llm.text import declines
 
-MOST_VALUES = 20
-"""Distinct values of a label."""
-LEAST_SHARED = 0.9
-"""Share of the responses whose value another one has too; an order number is no label."""
-WHOLE = ""
-"""In place of a field where the whole response is the label."""
-OTHER_VALUE = "any other value"
-"""Of a label: what the coverage set does not have."""
 FEWEST = 10
 """Independent cases of a group; of fewer nothing is concluded."""
 SPARSE = 20
@@ -40,8 +29,7 @@ EXCESSES = {
 """Measures of which less is no harm; of the others a gap counts in both directions."""
 
 Floats = npt.NDArray[np.float64]
-Labels = dict[str, list[str]]
-"""Field of a JSON response, or ``WHOLE``: its values."""
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -114,68 +102,6 @@ class Gap:
         }
 
 
-def find_labels(responses: Sequence[str]) -> Labels:
-    """The fields of JSON responses whose values are few and shared, or the responses themselves.
-
-    Returns:
-        Fields where most responses are objects, ``WHOLE`` where whole responses are labels, none
-        for free text.
-    """
-    objects = [_object_in(response) or {} for response in responses]
-    if 2 * sum(map(bool, objects)) <= len(responses):
-        found = {WHOLE: _shared_values([response.strip() for response in responses])}
-    else:
-        fields = dict.fromkeys(field for each in objects for field in each)
-        found = {field: _shared_values([each.get(field) for each in objects]) for field in fields}
-    return {field: values for field, values in found.items() if values}
-
-
-def read_labels(responses: Iterable[str], labels: Labels) -> pd.DataFrame:
-    """One row per response, one text column per label; None where a response has none.
-
-    A value that the labels lack is ``OTHER_VALUE``.
-    """
-    rows = []
-    for response in responses:
-        own = {WHOLE: response.strip()} if WHOLE in labels else _object_in(response) or {}
-        read = {field: own.get(field) for field in labels}
-        rows.append(
-            [
-                value if value is None or value in labels[field] else OTHER_VALUE
-                for field, value in read.items()
-            ]
-        )
-    return pd.DataFrame(rows, columns=list(labels), dtype=object)
-
-
-def each_label(labels: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """Name of a label with one of its values, and which rows have it."""
-    for field in labels:
-        for value in sorted(labels[field].dropna().unique()):
-            yield f"{field or 'response'} = {value}", labels[field] == value
-
-
-def _object_in(response: str) -> dict[str, str] | None:
-    """The named fields of a JSON object as text."""
-    fields = read_json(response, dict)
-    if fields is None:
-        return None
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in fields.items()
-        if name
-    }
-
-
-def _shared_values(values: Sequence[str | None]) -> list[str]:
-    """The values, if they are few and nearly all shared; otherwise none."""
-    counts = Counter(values)
-    shared = sum(count for count in counts.values() if count > 1)
-    if len(counts) > MOST_VALUES or shared < LEAST_SHARED * len(values):
-        return []
-    return sorted(value for value in counts if value is not None)
-
-
 def compare_groups(
     measure: str,
     label: str,
@@ -200,15 +126,10 @@ def compare_groups(
         seeds: Of which seed it is.
     """
     from scipy.stats import t
-    from statsmodels.regression.linear_model import OLS
 
     hit, first = np.asarray(hits, dtype=bool), np.asarray(is_first, dtype=bool)
     seed = pd.factorize(np.asarray(seeds))[0]
-    added = np.arange(4)
-    design = np.column_stack([np.ones(len(hit) + 4), np.append(first, added < 2)])
-    own = {"groups": np.append(seed, seed.max() + 1 + added)}
-    fit = OLS(np.append(hit, added % 2).astype(float), design).fit(cov_type="cluster", cov_kwds=own)
-    centre, error = fit.params[1], fit.bse[1]
+    centre, error = _fit_difference(hit, seed, first)
     shares = _share_by_seed(hit, seed, first), _share_by_seed(hit, seed, ~first)
     counts = len(shares[0]), len(shares[1])
     freedom = min(counts) - 1
@@ -233,14 +154,23 @@ def compare_groups(
     )
 
 
+def _fit_difference(hit: Mask, seed: npt.NDArray[np.intp], side: Mask) -> tuple[float, float]:
+    """The difference of the shares on one side and the other, and its robust error."""
+    from statsmodels.regression.linear_model import OLS
+
+    added = np.arange(4)
+    design = np.column_stack([np.ones(len(hit) + 4), np.append(side, added < 2)])
+    own = {"groups": np.append(seed, seed.max() + 1 + added)}
+    fit = OLS(np.append(hit, added % 2).astype(float), design).fit(cov_type="cluster", cov_kwds=own)
+    return float(fit.params[1]), float(fit.bse[1])
+
+
 def count_seeds(seeds: npt.ArrayLike, of: npt.ArrayLike) -> int:
     """Distinct seeds of some pairs, given by a mask."""
     return len(np.unique(np.asarray(seeds)[np.asarray(of)]))
 
 
-def _share_by_seed(
-    hit: npt.NDArray[np.bool_], seed: npt.NDArray[np.intp], side: npt.NDArray[np.bool_]
-) -> Floats:
+def _share_by_seed(hit: Mask, seed: npt.NDArray[np.intp], side: Mask) -> Floats:
     """Of each seed of one side: the share of its pairs there that are hits."""
     pairs = np.bincount(seed[side])
     return np.bincount(seed[side], hit[side])[pairs > 0] / pairs[pairs > 0]
@@ -313,7 +243,7 @@ def sign_test_extremes(count: int) -> Floats:
 
 def mark_texts(
     texts: pd.Series, responses: pd.Series, audit_groups: AuditGroups
-) -> dict[str, npt.NDArray[np.bool_]]:
+) -> dict[str, Mask]:
     """Measure: which of the texts and responses have what nobody wants more of."""
     marks = {
         "toxic_excess": audit_groups.are_toxic(texts),

@@ -1,7 +1,10 @@
 import pandas as pd
 import pytest
 
-from llamaduo.fairness import FEWEST, OTHER_VALUE
+from llamaduo.fairness import (
+    FEWEST,
+)
+from llamaduo.labels import OTHER_VALUE
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs, balance_pairs
 from llamaduo.schemas import BalancedPairs, SelectedPairs

@@ -378,7 +378,7 @@ def test_what_the_fairness_audit_found_is_told_with_its_strength():
             "Fairness: 1 gap(s) over their limit and statistically significant; the first" in text
         )
         assert "significant: pairs: label gap of priority = high is +50.0." in text
-        assert "Balanced; before, pairs: label gap of category = billing is +30.0." in text
+        assert "No alarm any more after balancing: pairs: label gap of category = billing" in text
         assert "17 pairs are not trained on" in text_of(page)
         assert "Not measured in the local LLM: British English: 3 test prompts." in text_of(page)
     cells = (

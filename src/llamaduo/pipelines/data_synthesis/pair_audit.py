@@ -13,18 +13,14 @@ import pandas as pd
 from llamaduo.audit_groups import AuditGroups
 from llamaduo.fairness import (
     FEWEST,
-    OTHER_VALUE,
     Gap,
-    Labels,
     compare_groups,
     count_seeds,
     describe_alarm,
-    each_label,
-    find_labels,
     mark_texts,
     raise_alarms,
-    read_labels,
 )
+from llamaduo.labels import OTHER_VALUE, Labels, each_label, find_labels, read_labels
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.seeding import AIMED
 from llamaduo.pipelines.data_synthesis.training_set import kept

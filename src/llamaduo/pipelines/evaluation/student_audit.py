@@ -11,16 +11,13 @@ from llamaduo.audit_groups import AuditGroups, swap_word
 from llamaduo.fairness import (
     FEWEST,
     Gap,
-    Labels,
     compare_pairs,
     describe_alarm,
-    each_label,
-    find_labels,
     mark_texts,
     raise_alarms,
-    read_labels,
     sign_test_extremes,
 )
+from llamaduo.labels import Labels, each_label, find_labels, read_labels
 from llamaduo.near_duplicates import Tokenizer, similarity
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.evaluation.counterfactuals import AS_WRITTEN, BASE, SAME_GROUP
