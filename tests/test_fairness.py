@@ -174,6 +174,16 @@ def test_the_minimum_detectable_gap_of_pairs_is_found_and_a_smaller_one_is_not(m
     assert raise_alarms([gap], LIMITS, 0.01)[0]["alarm"] == (more == 0)
 
 
+def test_a_frequent_label_needs_no_wider_gap_than_least_squares_find():
+    same, wide = (compared("label_gap", "", GROUPS, hits(n, 55), hits(20, 55)) for n in (20, 40))
+
+    judged = raise_alarms([wide, same], LIMITS, 0.01)
+
+    reach = (judged[1]["interval"][1] - judged[1]["interval"][0]) / 2
+    assert judged[0]["alarm"]
+    assert reach < judged[1]["minimum_detectable_gap"] < judged[0]["gap"]
+
+
 def test_no_gap_is_detectable_where_even_the_widest_is_not_significant():
     few = compare_pairs("label_gap", "", GROUPS, hits(10, 10), hits(0, 10))
     seeds = compared("label_gap", "", GROUPS, hits(10, 10), hits(0, 10))

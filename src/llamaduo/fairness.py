@@ -51,7 +51,7 @@ class Gap:
     extremes: Floats
     """The p-values where 0, 1, 2, … cases have the label, or change, all in one group."""
     one_case: float
-    """Points that each of these adds to the gap."""
+    """Points that each of these adds to the gap; 0 where the test does not count them."""
     freedom: float = inf
     """Degrees of freedom of the interval."""
 
@@ -134,11 +134,11 @@ def compare_groups(
     counts = len(shares[0]), len(shares[1])
     freedom = min(counts) - 1
     reach = t.ppf(0.975, freedom) * error
-    if min(count_seeds(seed, side) for side in (hit, ~hit)) < SPARSE:
-        p_value, least_p = _test_exactly(shares)
-    else:
-        p_value, least_p = float(2 * t.sf(abs(centre / error), freedom)), 0.0
     side = counts[0] if measure in EXCESSES else min(counts)
+    if min(count_seeds(seed, having) for having in (hit, ~hit)) < SPARSE:
+        (p_value, least_p), one_case = _test_exactly(shares), 100 / side
+    else:
+        p_value, least_p, one_case = float(2 * t.sf(abs(centre / error), freedom)), 0.0, 0.0
     return Gap(
         measure,
         label,
@@ -149,7 +149,7 @@ def compare_groups(
         p_value,
         least_p,
         _fisher_extremes(side, sum(counts)),
-        100 / side,
+        one_case,
         freedom,
     )
 

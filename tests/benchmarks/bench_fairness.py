@@ -14,7 +14,8 @@ from rich.table import Table
 
 from llamaduo.fairness import compare_groups
 from llamaduo.parameters import FairnessParameters, LoopParameters
-from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs, balance_pairs
+from llamaduo.pipelines.data_synthesis.balancing import balance_pairs
+from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs
 from llamaduo.pipelines.evaluation.counterfactuals import choose_counterfactuals
 from llamaduo.pipelines.evaluation.student_audit import audit_answers, audit_student
 from tests.fakes.biased_teacher import (

@@ -6,7 +6,8 @@ from llamaduo.fairness import (
 )
 from llamaduo.labels import OTHER_VALUE
 from llamaduo.parameters import FairnessParameters, LoopParameters
-from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs, balance_pairs
+from llamaduo.pipelines.data_synthesis.balancing import balance_pairs
+from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs
 from llamaduo.schemas import BalancedPairs, SelectedPairs
 from tests.fakes.biased_teacher import FAVOURED, GROUPS, OTHER, signed_tickets
 
@@ -114,7 +115,7 @@ def test_balance_draws_the_same_pairs_each_time_and_leaves_fair_ones_alone():
 
 
 def test_what_is_balanced_is_an_alarm_no_more_but_told():
-    pairs = new(200, STRENGTH), coverage(60, STRENGTH)
+    pairs = new(60, 0.9), coverage(60, 0.9)
 
     _, warned = audited(*pairs)
     balanced, audit = audited(*pairs, on_excess="balance")
@@ -128,10 +129,10 @@ def test_what_is_balanced_is_an_alarm_no_more_but_told():
 
 
 def test_balance_leaves_an_alarm_that_it_cannot_mend():
-    selected = new(200, STRENGTH)
-    selected.loc[::5, "response"] = "What a fucking idiot."
+    selected = new(60, 0.9)
+    selected.loc[::4, "response"] = "What a fucking idiot."
 
-    _, audit = audited(selected, coverage(60, STRENGTH), on_excess="balance")
+    _, audit = audited(selected, coverage(60, 0.9), on_excess="balance")
 
     assert any("toxic excess" in alarm for alarm in audit["alarms"])
     assert not any("priority = high, female" in alarm for alarm in audit["alarms"])
@@ -139,7 +140,7 @@ def test_balance_leaves_an_alarm_that_it_cannot_mend():
 
 
 def test_a_group_of_which_nothing_remains_is_measured_no_more():
-    balanced, audit = audited(new(200, 1), coverage(60, 1), on_excess="balance")
+    balanced, audit = audited(new(60, 1), coverage(60, 1), on_excess="balance")
 
     kept = balanced.loc[balanced["dropped"] == "", "prompt"]
     assert {GROUPS.only_group_in(prompt, "gender") for prompt in kept} == {OTHER}
@@ -242,8 +243,8 @@ def test_what_nobody_wants_is_found_in_new_pairs(measure, response):
 
 
 def test_toxic_words_in_all_pairs_of_few_seeds_are_found():
-    pairs = new(8 * SEEDS, seed_id=[f"train-{n // 8}" for n in range(8 * SEEDS)], response="Right.")
-    pairs.loc[: 8 * 9 - 1, "response"] = "What a fucking idiot."
+    pairs = new(2 * SEEDS, seed_id=[f"train-{n // 2}" for n in range(2 * SEEDS)], response="Right.")
+    pairs.loc[: 2 * 9 - 1, "response"] = "What a fucking idiot."
 
     _, audit = audited(pairs, coverage(SEEDS).assign(response="Right."))
 

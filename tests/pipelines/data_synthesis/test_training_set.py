@@ -5,7 +5,7 @@ import pytest
 
 from llamaduo.errors import InputError
 from llamaduo.parameters import FairnessParameters, IterationParameters, LoopParameters
-from llamaduo.pipelines.data_synthesis.pair_audit import balance_pairs
+from llamaduo.pipelines.data_synthesis.balancing import balance_pairs
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
 from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
 from tests.fakes.biased_teacher import GROUPS
