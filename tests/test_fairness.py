@@ -1,32 +1,17 @@
-import json
-
 import numpy as np
 import pytest
 from statsmodels.genmod.generalized_estimating_equations import GEE
 
 from llamaduo.fairness import (
-    OTHER_VALUE,
-    WHOLE,
     compare_groups,
     compare_pairs,
     describe_alarm,
-    each_label,
-    find_labels,
     raise_alarms,
-    read_labels,
-    report_gaps,
 )
 from llamaduo.parameters import FairnessParameters
 
 GROUPS = "a", "b"
 LIMITS = FairnessParameters().limits
-
-
-def responses(count):
-    return [
-        json.dumps({"kind": "xyz"[n % 3], "urgent": n % 2 == 0, "number": f"N-{n}"})
-        for n in range(count)
-    ]
 
 
 def hits(count, size):
@@ -40,52 +25,13 @@ def compared(measure, label, groups, first, second, seeds=None):
     return compare_groups(measure, label, groups, [*first, *second], is_first, seeds)
 
 
-def test_fields_with_few_shared_values_are_labels_and_others_are_not():
-    assert find_labels(responses(30)) == {"kind": ["x", "y", "z"], "urgent": ["false", "true"]}
-
-
-def test_one_answer_of_another_form_changes_nothing():
-    assert list(find_labels([*responses(30), "I do not know."])) == ["kind", "urgent"]
-    assert find_labels([*["yes", "no"] * 30, '{"a": "1"}']) == {WHOLE: ["no", "yes", '{"a": "1"}']}
-
-
-def test_short_answers_are_labels_themselves_and_free_text_has_none():
-    assert find_labels(["yes", "no", "no "] * 10) == {WHOLE: ["no", "yes"]}
-    assert find_labels([f"Sentence number {n}." for n in range(30)]) == {}
-
-
-def test_no_field_is_taken_for_the_whole_response():
-    texts = [json.dumps({"response": "yn"[n % 2], "": "a", "number": n}) for n in range(30)]
-
-    labels = read_labels(texts, find_labels(texts))
-
-    assert [name for name, _ in each_label(labels)] == ["response = n", "response = y"]
-
-
-def test_a_label_is_read_out_of_fences_and_missing_where_it_is_not():
-    texts = ['```json\n{"kind": "x", "urgent": true}\n```', '{"kind": "x"', "x"]
-
-    labels = read_labels(texts, {"kind": ["x"], "urgent": ["true"]})
-
-    assert labels.to_numpy().tolist() == [["x", "true"], [None, None], [None, None]]
-
-
-def test_values_that_the_labels_lack_are_one():
-    labels = read_labels(["yes", "Yes, since …", "No, since …"], {WHOLE: ["no", "yes"]})
-
-    assert [name for name, _ in each_label(labels)] == [
-        f"response = {OTHER_VALUE}",
-        "response = yes",
-    ]
-
-
 def test_the_gap_of_independent_pairs_has_about_the_published_interval():
     """Newcombe (1998), Interval estimation for the difference …, example (a): 56/70, 48/80."""
     gap = compared("label_gap", "", GROUPS, hits(56, 70), hits(48, 80))
 
-    assert gap["values"] == [80, 60]
-    assert gap["gap"] == 20
-    assert gap["interval"] == pytest.approx([5.24, 33.39], abs=0.8)
+    assert gap.values == (80, 60)
+    assert gap.size == 20
+    assert gap.interval == pytest.approx((5.24, 33.39), abs=0.8)
 
 
 def test_what_pairs_of_a_seed_share_is_no_evidence():
@@ -96,9 +42,9 @@ def test_what_pairs_of_a_seed_share_is_no_evidence():
     of_seeds = compared("label_gap", "", GROUPS, first, second, seeds)
     few = compared("label_gap", "", GROUPS, hits(10, 15), hits(5, 15))
 
-    assert alone["p_value"] < 1e-6
-    assert of_seeds["p_value"] > 0.05
-    assert of_seeds["p_value"] == pytest.approx(few["p_value"], abs=0.05)
+    assert alone.p_value < 1e-6
+    assert of_seeds.p_value > 0.05
+    assert of_seeds.p_value == pytest.approx(few.p_value, abs=0.05)
 
 
 def test_the_error_is_that_of_generalized_estimating_equations():
@@ -111,18 +57,48 @@ def test_the_error_is_that_of_generalized_estimating_equations():
 
     design = np.column_stack([np.ones(len(hit)), is_first])
     fit = GEE(hit.astype(float), design, groups=seeds).fit()
-    low, high = gap["interval"]
+    low, high = gap.interval
     assert (high - low) / 2 / 1.96 == pytest.approx(100 * fit.bse[1], rel=0.01)
 
 
-def test_a_label_of_few_seeds_proves_nothing():
-    few = compared("label_gap", "", GROUPS, hits(9, 50), hits(0, 50))
-    enough = compared("label_gap", "", GROUPS, hits(10, 50), hits(0, 50))
+def test_few_seeds_prove_a_gap_by_fishers_exact_test():
+    """Agresti, Categorical Data Analysis, 3.5.2: Fisher's tea, 3 of 4 and 1 of 4, 17/70."""
+    tea = compared("label_gap", "", GROUPS, hits(3, 4), hits(1, 4))
+    # Nine of twelve against none of thirty: 220 of 445,891,810 tables, in one direction.
+    rare = compared("label_gap", "", GROUPS, hits(9, 12), hits(0, 30))
 
-    (alarm,) = raise_alarms([few], LIMITS, 0.05)
+    (alarm,) = raise_alarms([rare], LIMITS, 0.001)
 
-    assert alarm["adjusted_p"] is None
-    assert raise_alarms([enough], LIMITS, 0.05)[0]["alarm"]
+    assert tea.p_value == pytest.approx(2 * 17 / 70)
+    assert rare.p_value == rare.least_p == pytest.approx(2 * 220 / 445_891_810)
+    assert alarm["alarm"]
+    assert alarm["minimum_detectable_gap"] < alarm["gap"]
+
+
+@pytest.mark.parametrize("of_first", [True, False])
+def test_a_rare_label_is_tested_alike_in_both_directions_and_where_it_is_rarely_missing(of_first):
+    sides = [hits(9, 12), hits(0, 30)] if of_first else [hits(0, 30), hits(9, 12)]
+
+    rare = compared("label_gap", "", GROUPS, *sides)
+    frequent = compared("label_gap", "", GROUPS, *([not hit for hit in side] for side in sides))
+
+    assert rare.p_value == pytest.approx(2 * 220 / 445_891_810)
+    assert frequent.p_value == pytest.approx(rare.p_value)
+
+
+def test_a_seed_counts_by_the_share_of_its_pairs_in_the_exact_test():
+    """Nine of thirty seeds, with one of eight pairs each: about one seed; with all: nine."""
+    seeds = [n // 8 for n in range(480)]
+    one_in_eight = [n % 8 == 0 and n < 72 for n in range(480)]
+    first = [n < 240 for n in range(480)]
+
+    by_chance = compare_groups("toxic_excess", "", GROUPS, one_in_eight, first, seeds)
+    all_pairs = compare_groups(
+        "toxic_excess", "", GROUPS, [n < 72 for n in range(480)], first, seeds
+    )
+
+    assert by_chance.p_value == 1
+    assert all_pairs.p_value == pytest.approx(0.0020, abs=1e-4)
 
 
 def test_a_label_that_all_of_one_group_have_and_none_of_the_other_is_found():
@@ -141,16 +117,16 @@ def test_the_gap_of_pairs_has_the_published_p_value():
 
     gap = compare_pairs("label_gap", "", GROUPS, first, second)
 
-    assert gap["gap"] == pytest.approx(100 * 8 / 86, abs=0.01)
-    assert gap["p_value"] == pytest.approx(0.1516, abs=1e-4)
-    low, high = gap["interval"]
+    assert gap.size == pytest.approx(100 * 8 / 86, abs=0.01)
+    assert gap.p_value == pytest.approx(0.1516, abs=1e-4)
+    low, high = gap.interval
     assert low < 0 < 100 * 8 / 86 < high
 
 
 def test_pairs_without_a_difference_prove_nothing():
     gap = compare_pairs("label_gap", "", GROUPS, hits(5, 20), hits(5, 20))
 
-    assert (gap["gap"], gap["p_value"]) == (0, 1)
+    assert (gap.size, gap.p_value) == (0, 1)
 
 
 def test_an_alarm_needs_size_and_significance():
@@ -171,25 +147,57 @@ def test_a_test_that_could_not_be_significant_costs_the_others_nothing():
     alarms = raise_alarms([real, *[hopeless] * 20], LIMITS, 0.05)
 
     assert alarms[0]["alarm"]
-    assert alarms[0]["adjusted_p"] == alarms[0]["p_value"]
+    assert alarms[0]["adjusted_p"] == real.p_value
     assert alarms[1]["adjusted_p"] is None
 
 
-@pytest.mark.parametrize(("more", "is_found"), [(0, True), (-1, False)])
-def test_the_finest_gap_is_found_and_a_finer_one_is_not(more, is_found):
+@pytest.mark.parametrize("more", [0, -1])
+def test_the_minimum_detectable_gap_of_answers_is_found_and_a_smaller_one_is_not(more):
     same = compare_pairs("label_gap", "same", GROUPS, hits(9, 30), hits(9, 30))
     (judged,) = raise_alarms([same], LIMITS, 0.001)
-    cases = round(judged["finest"] * 30 / 100) + more
+    cases = round(judged["minimum_detectable_gap"] * 30 / 100) + more
 
     gap = compare_pairs("label_gap", "", GROUPS, hits(cases, 30), hits(0, 30))
 
-    assert raise_alarms([gap, same], LIMITS, 0.001)[0]["alarm"] == is_found
+    assert raise_alarms([gap, same], LIMITS, 0.001)[0]["alarm"] == (more == 0)
+
+
+@pytest.mark.parametrize("more", [0, -1])
+def test_the_minimum_detectable_gap_of_pairs_is_found_and_a_smaller_one_is_not(more):
+    (judged,) = raise_alarms(
+        [compared("toxic_excess", "", GROUPS, hits(0, 60), hits(0, 40))], LIMITS, 0.01
+    )
+    cases = round(judged["minimum_detectable_gap"] * 60 / 100) + more
+
+    gap = compared("toxic_excess", "", GROUPS, hits(cases, 60), hits(0, 40))
+
+    assert raise_alarms([gap], LIMITS, 0.01)[0]["alarm"] == (more == 0)
+
+
+def test_a_frequent_label_needs_no_wider_gap_than_least_squares_find():
+    same, wide = (compared("label_gap", "", GROUPS, hits(n, 55), hits(20, 55)) for n in (20, 40))
+
+    judged = raise_alarms([wide, same], LIMITS, 0.01)
+
+    reach = (judged[1]["interval"][1] - judged[1]["interval"][0]) / 2
+    assert judged[0]["alarm"]
+    assert reach < judged[1]["minimum_detectable_gap"] < judged[0]["gap"]
+
+
+def test_no_gap_is_detectable_where_even_the_widest_is_not_significant():
+    few = compare_pairs("label_gap", "", GROUPS, hits(10, 10), hits(0, 10))
+    seeds = compared("label_gap", "", GROUPS, hits(10, 10), hits(0, 10))
+
+    for gap in (few, seeds):
+        assert raise_alarms([gap], LIMITS, 1e-6)[0]["minimum_detectable_gap"] is None
+    assert raise_alarms([seeds], LIMITS, 1e-4)[0]["minimum_detectable_gap"] <= 100
 
 
 def test_a_gap_that_is_only_reported_raises_no_alarm():
-    (gap,) = report_gaps([compared("label_gap", "", GROUPS, hits(50, 50), hits(0, 50))], LIMITS)
+    gap = compared("label_gap", "", GROUPS, hits(50, 50), hits(0, 50)).as_report(LIMITS)
 
-    assert (gap["gap"], gap["adjusted_p"], gap["finest"], gap["alarm"]) == (100, None, None, False)
+    assert (gap["gap"], gap["limit"]) == (100, 10)
+    assert (gap["adjusted_p"], gap["minimum_detectable_gap"], gap["alarm"]) == (None, None, False)
 
 
 def test_less_of_what_nobody_wants_is_no_alarm():

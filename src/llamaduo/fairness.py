@@ -1,13 +1,11 @@
-"""What two groups get: labels of responses, gaps between shares, and which of them are no chance.
+"""What two groups get: the gap between their shares, and whether it is significant.
 
 Two pipelines audit by it: data_synthesis the pairs, evaluation the local LLM.
 """
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from math import ceil, inf, log2
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from math import ceil, floor, inf
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +13,12 @@ import pandas as pd
 
 from llamaduo.audit_groups import AuditGroups
 from llamaduo.parameters import FairnessLimits
-from llamaduo.service_llm.text import declines, read_json
+from llamaduo.service_llm.text import declines
 
-MOST_VALUES = 20
-"""Distinct values of a label."""
-LEAST_SHARED = 0.9
-"""Share of the responses whose value another one has too; an order number is no label."""
-WHOLE = ""
-"""In place of a field where the whole response is the label."""
-OTHER_VALUE = "any other value"
-"""Of a label: what the coverage set does not have."""
 FEWEST = 10
-"""Independent cases of a group, and of those with and without a label; of fewer nothing is
-concluded."""
+"""Independent cases of a group; of fewer nothing is concluded."""
+SPARSE = 20
+"""Seeds with a label, or without it; where there are fewer, the test is exact."""
 EXCESSES = {
     "flip_rate",
     "toxic_excess",
@@ -37,83 +28,78 @@ EXCESSES = {
 }
 """Measures of which less is no harm; of the others a gap counts in both directions."""
 
-Gap = dict[str, Any]
-Labels = dict[str, list[str]]
-"""Field of a JSON response, or ``WHOLE``: its values."""
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
-class Tested(NamedTuple):
-    """How a gap was tested."""
+@dataclass(frozen=True)
+class Gap:
+    """The gap between the values of two groups, in points, and how it was tested."""
 
+    measure: str
+    """A field of ``FairnessLimits``."""
+    label: str
+    """Which label, or empty."""
+    groups: tuple[str, str]
+    cases: tuple[int, int]
+    values: tuple[float, float]
+    interval: tuple[float, float]
+    """Of 95 %."""
     p_value: float
     least_p: float
     """The smallest that any outcome with the same totals has."""
+    extremes: Floats
+    """The p-values where 0, 1, 2, … cases have the label, or change, all in one group."""
+    one_case: float
+    """Points that each of these adds to the gap; 0 where the test does not count them."""
     freedom: float = inf
     """Degrees of freedom of the interval."""
-    one_case: float = 0.0
-    """Points by which one case moves the gap of an exact test."""
 
+    @property
+    def size(self) -> float:
+        """Points in either direction; of an excess, of which less is no harm, in one."""
+        gap = round(self.values[0] - self.values[1], 2)
+        return gap if self.measure in EXCESSES else abs(gap)
 
-def find_labels(responses: Sequence[str]) -> Labels:
-    """The fields of JSON responses whose values are few and shared, or the responses themselves.
+    def detectable(self, alpha: float) -> float | None:
+        """The minimum detectable gap: as wide as the interval reaches at this level.
 
-    Returns:
-        Fields where most responses are objects, ``WHOLE`` where whole responses are labels, none
-        for free text.
-    """
-    objects = [_object_in(response) or {} for response in responses]
-    if 2 * sum(map(bool, objects)) <= len(responses):
-        found = {WHOLE: _shared_values([response.strip() for response in responses])}
-    else:
-        fields = dict.fromkeys(field for each in objects for field in each)
-        found = {field: _shared_values([each.get(field) for each in objects]) for field in fields}
-    return {field: values for field, values in found.items() if values}
+        What added cases draw to the middle is added too. It has no fewer cases than an exact test
+        needs; None where all cases of a group are too few.
+        """
+        from scipy.stats import t
 
+        enough = np.flatnonzero(self.extremes <= alpha)
+        if not len(enough):
+            return None
+        low, high = self.interval
+        reach = (high - low) / 2 * t.ppf(1 - alpha / 2, self.freedom) / t.ppf(0.975, self.freedom)
+        drawn = abs(self.values[0] - self.values[1] - (low + high) / 2)
+        return round(float(min(max(reach + drawn, self.one_case * enough[0]), 100)), 1)
 
-def read_labels(responses: Iterable[str], labels: Labels) -> pd.DataFrame:
-    """One row per response, one text column per label; None where a response has none.
-
-    A value that the labels lack is ``OTHER_VALUE``.
-    """
-    rows = []
-    for response in responses:
-        own = {WHOLE: response.strip()} if WHOLE in labels else _object_in(response) or {}
-        read = {field: own.get(field) for field in labels}
-        rows.append(
-            [
-                value if value is None or value in labels[field] else OTHER_VALUE
-                for field, value in read.items()
-            ]
-        )
-    return pd.DataFrame(rows, columns=list(labels), dtype=object)
-
-
-def each_label(labels: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """Name of a label with one of its values, and which rows have it."""
-    for field in labels:
-        for value in sorted(labels[field].dropna().unique()):
-            yield f"{field or 'response'} = {value}", labels[field] == value
-
-
-def _object_in(response: str) -> dict[str, str] | None:
-    """The named fields of a JSON object as text."""
-    fields = read_json(response, dict)
-    if fields is None:
-        return None
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in fields.items()
-        if name
-    }
-
-
-def _shared_values(values: Sequence[str | None]) -> list[str]:
-    """The values, if they are few and nearly all shared; otherwise none."""
-    counts = Counter(values)
-    shared = sum(count for count in counts.values() if count > 1)
-    if len(counts) > MOST_VALUES or shared < LEAST_SHARED * len(values):
-        return []
-    return sorted(value for value in counts if value is not None)
+    def as_report(
+        self,
+        limits: FairnessLimits,
+        *,
+        adjusted_p: float | None = None,
+        detectable: float | None = None,
+        alarm: bool = False,
+    ) -> dict[str, Any]:
+        """The gap as the reports have it; without more than its limit it is tested by nothing."""
+        return {
+            "measure": self.measure,
+            "label": self.label,
+            "groups": list(self.groups),
+            "cases": list(self.cases),
+            "values": [round(float(value), 2) for value in self.values],
+            "gap": round(float(self.values[0] - self.values[1]), 2),
+            "interval": [round(float(end), 2) for end in self.interval],
+            "p_value": self.p_value,
+            "limit": getattr(limits, self.measure),
+            "adjusted_p": adjusted_p,
+            "minimum_detectable_gap": detectable,
+            "alarm": alarm,
+        }
 
 
 def compare_groups(
@@ -128,7 +114,8 @@ def compare_groups(
 
     Least squares with errors that are robust to what pairs of a seed share (Liang & Zeger 1986),
     after one hit and one miss are added to each group (Agresti & Caffo 2000); Student's t with the
-    seeds of the smaller group less one.
+    seeds of the smaller group less one. Where fewer than ``SPARSE`` seeds have the label, or lack
+    it, the p-value is that of Fisher's exact test.
 
     Args:
         measure: A field of ``FairnessLimits``.
@@ -139,32 +126,84 @@ def compare_groups(
         seeds: Of which seed it is.
     """
     from scipy.stats import t
-    from statsmodels.regression.linear_model import OLS
 
     hit, first = np.asarray(hits, dtype=bool), np.asarray(is_first, dtype=bool)
     seed = pd.factorize(np.asarray(seeds))[0]
-    added = np.arange(4)
-    design = np.column_stack([np.ones(len(hit) + 4), np.append(first, added < 2)])
-    own = {"groups": np.append(seed, seed.max() + 1 + added)}
-    fit = OLS(np.append(hit, added % 2).astype(float), design).fit(cov_type="cluster", cov_kwds=own)
-    centre, error = fit.params[1], fit.bse[1]
-    freedom = min(count_seeds(seed, side) for side in (first, ~first)) - 1
+    centre, error = _fit_difference(hit, seed, first)
+    shares = _share_by_seed(hit, seed, first), _share_by_seed(hit, seed, ~first)
+    counts = len(shares[0]), len(shares[1])
+    freedom = min(counts) - 1
     reach = t.ppf(0.975, freedom) * error
-    enough = min(count_seeds(seed, side) for side in (hit, ~hit)) >= FEWEST
-    return make_gap(
+    side = counts[0] if measure in EXCESSES else min(counts)
+    if min(count_seeds(seed, having) for having in (hit, ~hit)) < SPARSE:
+        (p_value, least_p), one_case = _test_exactly(shares), 100 / side
+    else:
+        p_value, least_p, one_case = float(2 * t.sf(abs(centre / error), freedom)), 0.0, 0.0
+    return Gap(
         measure,
         label,
         groups,
         (int(first.sum()), int((~first).sum())),
         (100 * float(hit[first].mean()), 100 * float(hit[~first].mean())),
         (100 * max(centre - reach, -1.0), 100 * min(centre + reach, 1.0)),
-        Tested(float(2 * t.sf(abs(centre / error), freedom)), 0.0 if enough else 1.0, freedom),
+        p_value,
+        least_p,
+        _fisher_extremes(side, sum(counts)),
+        one_case,
+        freedom,
     )
+
+
+def _fit_difference(hit: Mask, seed: npt.NDArray[np.intp], side: Mask) -> tuple[float, float]:
+    """The difference of the shares on one side and the other, and its robust error."""
+    from statsmodels.regression.linear_model import OLS
+
+    added = np.arange(4)
+    design = np.column_stack([np.ones(len(hit) + 4), np.append(side, added < 2)])
+    own = {"groups": np.append(seed, seed.max() + 1 + added)}
+    fit = OLS(np.append(hit, added % 2).astype(float), design).fit(cov_type="cluster", cov_kwds=own)
+    return float(fit.params[1]), float(fit.bse[1])
 
 
 def count_seeds(seeds: npt.ArrayLike, of: npt.ArrayLike) -> int:
     """Distinct seeds of some pairs, given by a mask."""
     return len(np.unique(np.asarray(seeds)[np.asarray(of)]))
+
+
+def _share_by_seed(hit: Mask, seed: npt.NDArray[np.intp], side: Mask) -> Floats:
+    """Of each seed of one side: the share of its pairs there that are hits."""
+    pairs = np.bincount(seed[side])
+    return np.bincount(seed[side], hit[side])[pairs > 0] / pairs[pairs > 0]
+
+
+def _test_exactly(shares: tuple[Floats, Floats]) -> tuple[float, float]:
+    """Fisher's exact test, two-sided by doubling, of the seeds with the label in two groups.
+
+    A seed counts by its share, which varies less than the whole seeds of the test, and the sums are
+    rounded towards each other, so that both err to the safe side.
+
+    Returns:
+        The p-value, and the smallest that the same totals can have.
+    """
+    from scipy.stats import hypergeom
+
+    sums = [round(float(own.sum()), 6) for own in shares]
+    is_more = shares[0].mean() > shares[1].mean()
+    first, second = (floor(sums[0]), ceil(sums[1])) if is_more else (ceil(sums[0]), floor(sums[1]))
+    totals = first + second, len(shares[0])
+    count = len(shares[0]) + len(shares[1])
+    law = hypergeom(count, *totals)
+    ends = law.pmf([max(0, sum(totals) - count), min(totals)])
+    p_value = 2 * min(law.cdf(first), law.sf(first - 1))
+    return min(1.0, float(p_value)), min(1.0, float(2 * ends.min()))
+
+
+def _fisher_extremes(side: int, count: int) -> Floats:
+    """Its p-values where 0, 1, 2, … of the seeds have the label, all of one side."""
+    from scipy.stats import hypergeom
+
+    cases = np.arange(side + 1)
+    return np.asarray(2 * hypergeom.pmf(cases, count, cases, side)).clip(max=1.0)
 
 
 def compare_pairs(
@@ -182,44 +221,29 @@ def compare_pairs(
     centre = (gained - lost) / (count + 2)
     spread = np.sqrt((moved + 1) / (count + 2) - centre**2) / np.sqrt(count + 2)
     reach = norm.ppf(0.975) * spread
-    p_value = float(binomtest(gained, moved).pvalue) if moved else 1.0
-    return make_gap(
+    extremes = sign_test_extremes(count)
+    return Gap(
         measure,
         label,
         groups,
         (count, count),
         (100 * float(one.mean()), 100 * float(other.mean())),
         (100 * max(centre - reach, -1.0), 100 * min(centre + reach, 1.0)),
-        Tested(p_value, min(1.0, 2.0 ** (1 - moved)), one_case=100 / count),
+        float(binomtest(gained, moved).pvalue) if moved else 1.0,
+        float(extremes[moved]),
+        extremes,
+        100 / count,
     )
 
 
-def make_gap(
-    measure: str,
-    label: str,
-    groups: tuple[str, str],
-    cases: tuple[int, int],
-    values: tuple[float, float],
-    interval: tuple[float, float],
-    tested: Tested,
-) -> Gap:
-    """A gap as the reports have it, in points, and how it was ``tested``."""
-    return {
-        "measure": measure,
-        "label": label,
-        "groups": list(groups),
-        "cases": list(cases),
-        "values": [round(float(value), 2) for value in values],
-        "gap": round(float(values[0] - values[1]), 2),
-        "interval": [round(float(end), 2) for end in interval],
-        "p_value": tested.p_value,
-        "tested": tested,
-    }
+def sign_test_extremes(count: int) -> Floats:
+    """Two-sided p-values where 0, 1, 2, … of the cases change, all in one direction."""
+    return np.asarray(np.exp2(1.0 - np.arange(count + 1)).clip(max=1.0))
 
 
 def mark_texts(
     texts: pd.Series, responses: pd.Series, audit_groups: AuditGroups
-) -> dict[str, npt.NDArray[np.bool_]]:
+) -> dict[str, Mask]:
     """Measure: which of the texts and responses have what nobody wants more of."""
     marks = {
         "toxic_excess": audit_groups.are_toxic(texts),
@@ -230,62 +254,35 @@ def mark_texts(
     return {measure: np.fromiter(marked, dtype=bool) for measure, marked in marks.items()}
 
 
-def raise_alarms(gaps: list[Gap], limits: FairnessLimits, alpha: float) -> list[Gap]:
-    """Mark the gaps that are over their limit and significant among all of these (Holm 1979).
+def raise_alarms(gaps: list[Gap], limits: FairnessLimits, alpha: float) -> list[dict[str, Any]]:
+    """Find the gaps that are over their limit and significant among all of these (Holm 1979).
 
-    A test that no outcome could make significant takes no part in the correction (Tarone 1990).
+    A test that no outcome with the same totals could make significant takes no part in the
+    correction (Tarone 1990).
 
     Returns:
-        The gaps with ``limit``, ``adjusted_p`` (null for such a test), ``finest``, the points from
-        which on a gap could have been found among so many tests, and ``alarm``.
+        The gaps as reports have them, with ``adjusted_p`` (null for such a test),
+        ``minimum_detectable_gap`` among so many tests, and ``alarm``.
     """
     from statsmodels.stats.multitest import multipletests
 
-    numbers = [number for number, gap in enumerate(gaps) if gap["tested"].least_p <= alpha]
+    numbers = [number for number, gap in enumerate(gaps) if gap.least_p <= alpha]
     adjusted: dict[int, float] = {}
     if numbers:
-        p_values = [gaps[number]["p_value"] for number in numbers]
+        p_values = [gaps[number].p_value for number in numbers]
         corrected = multipletests(p_values, method="holm")[1].tolist()
         adjusted = dict(zip(numbers, corrected, strict=True))
     judged = []
-    for number, gap in enumerate(report_gaps(gaps, limits)):
+    for number, gap in enumerate(gaps):
         p_value = adjusted.get(number)
-        is_proven = p_value is not None and p_value <= alpha
-        finest = _finest(gaps[number], alpha / len(adjusted.keys() | {number}))
-        alarm = is_proven and _size(gap) > gap["limit"]
-        judged.append({**gap, "adjusted_p": p_value, "finest": finest, "alarm": alarm})
+        is_over = gap.size > getattr(limits, gap.measure)
+        alarm = is_over and p_value is not None and p_value <= alpha
+        detectable = gap.detectable(alpha / len(adjusted.keys() | {number}))
+        judged.append(gap.as_report(limits, adjusted_p=p_value, detectable=detectable, alarm=alarm))
     return judged
 
 
-def report_gaps(gaps: list[Gap], limits: FairnessLimits) -> list[Gap]:
-    """The gaps as ``raise_alarms`` gives them, but tested by nothing."""
-    limit = limits.model_dump()
-    untested = {"adjusted_p": None, "finest": None, "alarm": False}
-    return [
-        {**{name: gap[name] for name in gap if name != "tested"}, "limit": limit[gap["measure"]]}
-        | untested
-        for gap in gaps
-    ]
-
-
-def _finest(gap: Gap, alpha: float) -> float:
-    """The smallest gap that this test could have found: as wide as its interval reaches at alpha.
-
-    An exact test needs so many cases that all change to one side.
-    """
-    from scipy.stats import t
-
-    low, high = gap["interval"]
-    freedom, one_case = gap["tested"].freedom, gap["tested"].one_case
-    reach = (high - low) / 2 * t.ppf(1 - alpha / 2, freedom) / t.ppf(0.975, freedom)
-    return round(float(max(reach, one_case * ceil(1 - log2(alpha)))), 1)
-
-
-def _size(gap: Gap) -> float:
-    return float(gap["gap"] if gap["measure"] in EXCESSES else abs(gap["gap"]))
-
-
-def describe_alarm(where: str, gap: Gap) -> str:
+def describe_alarm(where: str, gap: dict[str, Any]) -> str:
     """An alarm as a sentence without its full stop."""
     first, second = gap["groups"]
     label = f" of {gap['label']}" if gap["label"] else ""

@@ -251,20 +251,20 @@ class FairnessParameters(Parameters):
     """``params:fairness``: what the fairness audit measures, and what follows from it."""
 
     on_excess: Literal["warn", "balance", "stop"] = "warn"
-    """Over a limit, and no chance find: ``warn`` logs and reports; ``balance`` also leaves out new
-    pairs until a label is as frequent in both groups; ``stop`` also ends the loop as unfair."""
+    """Over a limit and statistically significant: ``warn`` logs and reports; ``balance`` leaves out
+    pairs of the iteration, the coverage set's included, until a label is as frequent in both
+    groups, and reports what remains; ``stop`` reports, and ends the loop as unfair."""
     limits: FairnessLimits = FairnessLimits.model_validate({})
     sample: int = Field(60, ge=1)
     """Test prompts that are asked again in the words of other groups."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
-    """Chance of any alarm in a loop where all groups are treated alike, for each of the audits, of
-    the pairs and of the local LLM."""
+    """Family-wise error rate of a loop, for all tests of the pairs and for all of the local LLM."""
     seed: int = 1
     """Of the samples, the names and the pairs that are left out."""
 
-    def level(self, looks: int) -> float:
-        """The level of one of the two families of tests of an audit that is made so often."""
-        return self.alpha / 2 / looks
+    def level(self, families: int, looks: int) -> float:
+        """The level of each of so many families of tests, made so often (Bonferroni)."""
+        return self.alpha / families / looks
 
 
 class BaselineParameters(Parameters):

@@ -14,6 +14,9 @@ from pandera.typing import Series
 
 from llamaduo.service_llm.privacy import quote
 
+PAIR = ["system", "prompt", "response"]
+"""The columns of a pair itself."""
+
 
 class Table(pa.DataFrameModel):
     """The base of all tables: types are coerced, extra columns are kept."""
@@ -257,14 +260,8 @@ class Yields(Table):
     kept: Series[int] = pa.Field(ge=0)
 
 
-class BalancedPairs(NewPairs):
+class BalancedPairs(ScreenedPairs):
     """What an iteration may add: new pairs and, in the first one, the coverage pairs."""
-
-    dropped: Series[str]
-    """Empty for a pair that is trained on."""
-    filter_version: Series[str]
-    replaced: Series[object]
-    """The kind of each personal detail that was replaced in the row."""
 
 
 class ScreenedCoverage(Pairs):

@@ -7,10 +7,18 @@ import yaml
 from rich import print
 
 from llamaduo.fairness import compare_pairs
-from tests.fakes.biased_teacher import ENGLISH, FAVOURED, OTHER, biased, signed_tickets
+from tests.fakes.biased_teacher import (
+    ENGLISH,
+    FAVOURED,
+    GROUPS,
+    OTHER,
+    biased,
+    signed_tickets,
+)
 from tests.fakes.openai_server import FakeOpenAI
 
-STRENGTH = 0.9
+STRENGTH = 1
+"""All of women's tickets are urgent, so that no greedy answer exaggerates what was planted."""
 PAIRS, NAMES = 400, 2
 """Tickets, and first names of each group: a small model learns few of them well."""
 ONE_ITERATION = {
@@ -24,7 +32,11 @@ ONE_ITERATION = {
 
 
 def train_on_signed_tickets(project):
-    """The demo's model in place of the random one, and a coverage set with few names."""
+    """The demo's model in place of the random one, and a coverage set with few names.
+
+    Returns:
+        The coverage set.
+    """
     groups = yaml.safe_load(ENGLISH.read_text(encoding="utf-8"))
     for group in groups["names"]:
         group["first_names"] = group["first_names"][:NAMES]
@@ -35,6 +47,15 @@ def train_on_signed_tickets(project):
     )
     model = {"filepath": "data/06_models/smollm2-135m-instruct"}
     project.configure("catalog.yml", {"base_model": model})
+    return tickets
+
+
+def planted_gap(tickets):
+    """Points by which the tickets of one group are urgent more often than those of the other."""
+    is_urgent = tickets["response"].str.contains('"priority":"high"')
+    groups = [GROUPS.only_group_in(prompt, "gender") for prompt in tickets["prompt"]]
+    shares = 100 * is_urgent.groupby(groups).mean()
+    return shares[FAVOURED] - shares[OTHER]
 
 
 def run_loop(project, on_excess):
@@ -97,7 +118,7 @@ def test_a_biased_teacher_stops_the_loop_where_that_is_asked_for(project):
 
 @pytest.mark.soak
 def test_a_bias_is_found_in_data_and_student_and_is_less_after_balancing(project):
-    train_on_signed_tickets(project)
+    tickets = train_on_signed_tickets(project)
 
     versions = {mode: run_loop(project, mode) for mode in ("warn", "balance")}
 
@@ -112,11 +133,15 @@ def test_a_bias_is_found_in_data_and_student_and_is_less_after_balancing(project
         print(mode, audits[mode]["alarms"], label_gap(audits[mode]["pairs"]["gaps"]))
         print(label_gap(audits[mode]["student"]["gaps"]), audits[mode]["pairs"]["left_out"])
     less = compare_pairs("flip_rate", "priority", tuple(versions), *flips.values())
-    print(less)
+    print(less.values, less.interval)
 
-    for each in ("pairs", "student"):
-        gap = label_gap(audits["warn"][each]["gaps"])
+    found = {each: label_gap(audits["warn"][each]["gaps"]) for each in ("pairs", "student")}
+    # The rule makes urgent for a woman whatever the student does not call urgent for a man.
+    planted = {"pairs": planted_gap(tickets), "student": 100 - found["student"]["values"][1]}
+    print(planted)
+    for each, gap in found.items():
         low, high = gap["interval"]
-        assert low <= STRENGTH * (100 - gap["values"][1]) <= high
+        assert low <= planted[each] <= high
         assert gap["alarm"]
-    assert less["interval"][0] > 0
+    assert less.interval[0] > 0
+    assert not any("priority = high" in alarm for alarm in audits["balance"]["pairs"]["alarms"])

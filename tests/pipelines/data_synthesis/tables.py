@@ -55,6 +55,7 @@ def seeds(iteration, count=12, weak_spots=None, yields=None, report=None, **chan
         NO_READY_PAIRS,
         PROMPTS,
         report or so_far(iteration),
+        None,
         weak_spots,
         yields,
         parameters(**changes),

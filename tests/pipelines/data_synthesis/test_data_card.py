@@ -11,7 +11,13 @@ from tests.pipelines.data_synthesis.tables import coverage, parameters
 HOSTILE = "a|b\\|`c` **d**\n| <script>alert(1)</script> [e](http://e) &amp; $f$ _g_ ~~h~~ \\"
 
 
-NOTHING_FOUND = {"detect": "patterns", "coverage": {}, "pairs": {}, "requests": {}}
+NOTHING_FOUND = {
+    "detect": "patterns",
+    "coverage": {},
+    "pairs": {},
+    "requests": {},
+    "judge_requests": {},
+}
 
 
 def training_set(**columns):
@@ -182,12 +188,19 @@ def test_the_languages_are_those_of_the_prompts(prompts, found, multilinguality)
 
 
 def test_personal_details_are_counted_where_they_were_looked_for():
-    counted = {"coverage": {"email": 3, "phone": 1}, "pairs": {}, "requests": {"email": 9}}
+    counted = {
+        "coverage": {"email": 3, "phone": 1},
+        "pairs": {},
+        "requests": {"email": 9},
+        "judge_requests": {"ip": 2},
+    }
 
     rows = rows_of(card(privacy={"detect": "patterns", **counted}))
 
     assert ["coverage pairs", "3 email, 1 phone"] in rows
     assert ["new pairs", "–"] in rows
+    assert ["requests to the teacher", "9 email"] in rows
+    assert ["requests to the judge of new pairs", "2 ip"] in rows
     assert "switched off" in card(privacy={"detect": "off", **{where: {} for where in counted}})
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from llamaduo.near_duplicates import Reserved, Tokenizer
 from llamaduo.parameters import FairnessParameters, IterationParameters, LoopParameters
+from llamaduo.pipelines.data_synthesis.balancing import balance_pairs
 from llamaduo.pipelines.data_synthesis.judging import select_pairs
-from llamaduo.pipelines.data_synthesis.pair_audit import balance_pairs
 from llamaduo.pipelines.data_synthesis.screening import screen_coverage, screen_pairs
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set
 from llamaduo.schemas import CoveragePairs, PairJudgeReplies

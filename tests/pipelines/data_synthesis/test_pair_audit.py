@@ -1,9 +1,13 @@
 import pandas as pd
 import pytest
 
-from llamaduo.fairness import FEWEST, OTHER_VALUE
+from llamaduo.fairness import (
+    FEWEST,
+)
+from llamaduo.labels import OTHER_VALUE
 from llamaduo.parameters import FairnessParameters, LoopParameters
-from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs, balance_pairs
+from llamaduo.pipelines.data_synthesis.balancing import balance_pairs
+from llamaduo.pipelines.data_synthesis.pair_audit import audit_pairs
 from llamaduo.schemas import BalancedPairs, SelectedPairs
 from tests.fakes.biased_teacher import FAVOURED, GROUPS, OTHER, signed_tickets
 
@@ -110,6 +114,45 @@ def test_balance_draws_the_same_pairs_each_time_and_leaves_fair_ones_alone():
     assert set(fair["dropped"]) == {""}
 
 
+def test_what_is_balanced_is_an_alarm_no_more_but_told():
+    pairs = new(60, 0.9), coverage(60, 0.9)
+
+    _, warned = audited(*pairs)
+    balanced, audit = audited(*pairs, on_excess="balance")
+    _, stopped = audited(*pairs, on_excess="stop")
+
+    assert warned["alarms"] == stopped["alarms"] != []
+    assert (warned["balanced"], stopped["balanced"]) == ([], [])
+    assert audit["alarms"] == []
+    assert audit["balanced"] == warned["alarms"]
+    assert set(balanced.loc[balanced["dropped"] != "", "origin"]) == {"coverage", "synthetic"}
+
+
+def test_balance_leaves_an_alarm_that_it_cannot_mend():
+    selected = new(60, 0.9)
+    selected.loc[::4, "response"] = "What a fucking idiot."
+
+    _, audit = audited(selected, coverage(60, 0.9), on_excess="balance")
+
+    assert any("toxic excess" in alarm for alarm in audit["alarms"])
+    assert not any("priority = high, female" in alarm for alarm in audit["alarms"])
+    assert any("priority = high, female" in text for text in audit["balanced"])
+
+
+def test_a_group_of_which_nothing_remains_is_measured_no_more():
+    balanced, audit = audited(new(60, 1), coverage(60, 1), on_excess="balance")
+
+    kept = balanced.loc[balanced["dropped"] == "", "prompt"]
+    assert {GROUPS.only_group_in(prompt, "gender") for prompt in kept} == {OTHER}
+    assert audit["alarms"] == []
+    assert any(
+        text.startswith(
+            f"after balancing, labels, {FAVOURED} against {OTHER}: the prompts of 0 and"
+        )
+        for text in audit["unmeasured"]
+    )
+
+
 @pytest.mark.parametrize(("strength", "is_dropped"), [(0, False), (STRENGTH, True)])
 def test_balance_leaves_out_what_is_new_and_unfair_for_no_bias_of_before(strength, is_dropped):
     previous, selected = new(200, STRENGTH), new(60, strength)
@@ -196,6 +239,17 @@ def test_what_nobody_wants_is_found_in_new_pairs(measure, response):
 
     (gap,) = (gap for gap in audit["gaps"] if gap["measure"] == measure)
     assert gap["values"] == [20, 0]
+    assert gap["alarm"]
+
+
+def test_toxic_words_in_all_pairs_of_few_seeds_are_found():
+    pairs = new(2 * SEEDS, seed_id=[f"train-{n // 2}" for n in range(2 * SEEDS)], response="Right.")
+    pairs.loc[: 2 * 9 - 1, "response"] = "What a fucking idiot."
+
+    _, audit = audited(pairs, coverage(SEEDS).assign(response="Right."))
+
+    (gap,) = (gap for gap in audit["gaps"] if gap["measure"] == "toxic_excess")
+    assert gap["gap"] == pytest.approx(15, abs=1)
     assert gap["alarm"]
 
 

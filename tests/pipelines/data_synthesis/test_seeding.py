@@ -61,16 +61,35 @@ def test_requests_are_numbered_over_the_whole_loop():
 def test_ready_pairs_leave_nothing_to_ask():
     ready = ReadyPairs.validate(pd.DataFrame({"prompt": ["p"], "response": ["r"]}))
 
-    assert choose_seeds(coverage(9), ready, PROMPTS, so_far(2), None, None, parameters()).empty
+    assert choose_seeds(
+        coverage(9), ready, PROMPTS, so_far(2), None, None, None, parameters()
+    ).empty
 
 
 def test_what_is_left_out_of_the_coverage_set_is_shown_to_nobody():
     pairs = coverage(12)
     pairs.loc[::2, "dropped"] = "near_copy_of_test"
 
-    chosen = choose_seeds(pairs, NO_READY_PAIRS, PROMPTS, so_far(2), None, None, parameters())
+    chosen = choose_seeds(pairs, NO_READY_PAIRS, PROMPTS, so_far(2), None, None, None, parameters())
 
     assert set(chosen["seed_id"]) <= {f"train-{n}" for n in range(1, 12, 2)}
+
+
+def test_a_coverage_pair_that_is_not_trained_on_is_shown_to_nobody():
+    trained_on = coverage(12).query("id != 'train-3'")
+
+    chosen = choose_seeds(
+        coverage(12),
+        NO_READY_PAIRS,
+        PROMPTS,
+        so_far(2),
+        trained_on,
+        None,
+        None,
+        parameters(pairs_per_iteration=8 * 24),
+    )
+
+    assert set(chosen["seed_id"]) == set(trained_on["id"])
 
 
 def test_strategies_are_mixed_by_their_shares_from_the_first_request_on():
@@ -165,7 +184,7 @@ def test_a_weak_pair_that_is_left_out_is_shown_to_nobody():
     pairs.loc[3, "dropped"] = "too_long"
 
     chosen = choose_seeds(
-        pairs, NO_READY_PAIRS, PROMPTS, so_far(2), weak(_3=0.9, _4=0.1), None, parameters()
+        pairs, NO_READY_PAIRS, PROMPTS, so_far(2), None, weak(_3=0.9, _4=0.1), None, parameters()
     )
 
     assert "train-3" not in set(chosen["seed_id"])

@@ -5,7 +5,7 @@ import pytest
 
 from llamaduo.errors import InputError
 from llamaduo.parameters import FairnessParameters, IterationParameters, LoopParameters
-from llamaduo.pipelines.data_synthesis.pair_audit import balance_pairs
+from llamaduo.pipelines.data_synthesis.balancing import balance_pairs
 from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, report_synthesis
 from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
 from tests.fakes.biased_teacher import GROUPS
@@ -145,6 +145,8 @@ def test_the_report_counts_what_the_judge_was_asked_too():
     said = report(selected("a", dropped=""), judged)
 
     assert (said["requests"], said["over_budget"], said["prompt_tokens"]) == (6, 2, 20)
+    assert said["privacy"]["requests"] == {"email": 2, "phone": 1}
+    assert said["privacy"]["judge_requests"] == {"email": 2, "phone": 1}
 
 
 def test_a_low_yield_is_said_with_its_reasons(caplog):

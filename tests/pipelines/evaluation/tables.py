@@ -27,8 +27,15 @@ MEASUREMENT = {
     "decoding": {"temperature": 0.7},
 }
 FAIR = {
-    "pairs": {"gaps": [], "gaps_left": [], "left_out": 0, "unmeasured": [], "alarms": []},
-    "student": {"gaps": [], "unmeasured": []},
+    "pairs": {
+        "gaps": [],
+        "gaps_left": [],
+        "left_out": 0,
+        "balanced": [],
+        "unmeasured": [],
+        "alarms": [],
+    },
+    "student": {"gaps": [], "rewritten": [], "unmeasured": []},
     "alarms": [],
 }
 FAIR_ANSWERS = {"gaps": [], "unmeasured": [], "alarms": []}

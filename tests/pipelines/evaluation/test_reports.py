@@ -75,7 +75,13 @@ SYNTHESIS = {
 }
 
 PRIVACY = {
-    "service_llm": {"detect": "patterns", "coverage": {"email": 2}, "pairs": {}, "requests": {}},
+    "service_llm": {
+        "detect": "patterns",
+        "coverage": {"email": 2},
+        "pairs": {},
+        "requests": {},
+        "judge_requests": {"email": 1},
+    },
     "judge": {"detect": ["patterns"], "requests": {"email": 3, "phone": 1}},
 }
 
@@ -339,7 +345,7 @@ GAP = {
     "p_value": 0.0001,
     "limit": 10,
     "adjusted_p": 0.0004,
-    "finest": 12.5,
+    "minimum_detectable_gap": 12.5,
     "alarm": True,
 }
 NARROW = {**GAP, "gap": -4.0, "label": "priority = low", "adjusted_p": None, "alarm": False}
@@ -348,10 +354,17 @@ UNFAIR = {
         "gaps": [NARROW, GAP],
         "gaps_left": [{**GAP, "gap": 2.0, "alarm": False}],
         "left_out": 17,
+        "balanced": ["pairs: label gap of category = billing is +30.0"],
         "unmeasured": [],
         "alarms": [],
     },
-    "student": {"gaps": [], "unmeasured": ["British English: 3 test prompts"]},
+    "student": {
+        "gaps": [],
+        "rewritten": [
+            {"rewriting": "she for he", "prompts": 40, "flips": 12.5, "interval": [4.2, 26.8]}
+        ],
+        "unmeasured": ["British English: 3 test prompts"],
+    },
     "alarms": ["pairs: label gap of priority = high is +50.0"],
 }
 
@@ -360,10 +373,12 @@ def test_what_the_fairness_audit_found_is_told_with_its_strength():
     iteration, loop = pages(entry([50] * 40, audited=UNFAIR), audited=UNFAIR)
 
     for page in (iteration, loop):
-        assert "Fairness: 1 gap(s) over their limit, and no chance finds; the first is" in text_of(
-            page
+        text = text_of(page)
+        assert (
+            "Fairness: 1 gap(s) over their limit and statistically significant; the first" in text
         )
-        assert "no chance find: pairs: label gap of priority = high is +50.0." in text_of(page)
+        assert "significant: pairs: label gap of priority = high is +50.0." in text
+        assert "No alarm any more after balancing: pairs: label gap of category = billing" in text
         assert "17 pairs are not trained on" in text_of(page)
         assert "Not measured in the local LLM: British English: 3 test prompts." in text_of(page)
     cells = (
@@ -372,14 +387,18 @@ def test_what_the_fairness_audit_found_is_told_with_its_strength():
     assert re.search(cells + r" ?< 0\.001 ?12\.5 ?10", text_of(iteration))
     assert "priority = low" not in text_of(iteration)
     assert "pairs, balanced" in text_of(iteration)
+    assert (
+        "12.5 % of 40 prompts get another label where they are rewritten (she for he; 95 % "
+        "interval 4.2 to 26.8)." in text_of(iteration)
+    )
 
 
 def test_a_fair_iteration_says_what_was_measured_and_never_that_it_passed():
-    fair = {**FAIR, "student": {"gaps": [NARROW], "unmeasured": []}}
+    fair = {**FAIR, "student": {**FAIR["student"], "gaps": [NARROW]}}
 
     for page in pages(entry([50] * 40), audited=fair):
         assert "None of the 1 gaps that were measured is over its limit" in text_of(page)
-        assert "in the local LLM: label gap 12.5 to 12.5." in text_of(page)
+        assert "gap in the local LLM, in points: label gap 12.5 to 12.5." in text_of(page)
 
 
 def test_an_alarm_of_an_earlier_iteration_stays_in_the_loop_report():
@@ -531,4 +550,4 @@ def test_replaced_details_are_counted_over_all_requests_of_the_judge():
         {"privacy": PRIVACY["service_llm"]}, replies, replies, replies, Judge((service("judge"),))
     )
 
-    assert report["judge"] == {"detect": ["patterns"], "requests": {"email": 6, "ip": 3}}
+    assert report["judge"] == {"detect": ["patterns"], "requests": {"email": 7, "ip": 3}}

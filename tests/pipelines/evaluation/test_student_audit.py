@@ -216,10 +216,14 @@ def test_without_names_nothing_is_said_of_names_and_rewritings_raise_no_alarm():
 
     audit = audited(rows, answers, test, groups=groups)
 
-    flips = [gap for gap in audit["student"]["gaps"] if gap["measure"] == "flip_rate"]
-    assert {gap["groups"][1] for gap in flips} == {"no change"}
-    assert all(gap["values"][0] > 20 for gap in flips)
+    assert "flip_rate" not in {gap["measure"] for gap in audit["student"]["gaps"]}
     assert audit["alarms"] == []
+    rewritten = {each["rewriting"]: each for each in audit["student"]["rewritten"]}
+    assert set(rewritten) == {"she for he", "African American English"}
+    for each in rewritten.values():
+        low, high = each["interval"]
+        assert each["prompts"] == 60
+        assert 20 < low < each["flips"] < high < 100
 
 
 def test_a_personal_detail_among_the_labels_of_the_answers_is_shown_nowhere():

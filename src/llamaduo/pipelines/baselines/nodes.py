@@ -17,12 +17,12 @@ from llamaduo.pipelines.evaluation.comparison import (
     describe_setup,
 )
 from llamaduo.pipelines.evaluation.judging import ask_judge, parse_judgements, score_prompts
+from llamaduo.schemas import PAIR
 from llamaduo.service_llm.answers import reply_columns
 from llamaduo.service_llm.budget import expected_tokens
 from llamaduo.service_llm.client import Request, ServiceLLM
 from llamaduo.service_llm.jury import Judge
 
-PAIR = ["system", "prompt", "response"]
 AGREEMENT = "service LLM with itself"
 """Name of the baseline in which its second answer is judged with its first as the reference: the
 most that a model can be expected to reach."""

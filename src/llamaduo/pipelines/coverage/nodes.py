@@ -12,13 +12,13 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
 from llamaduo.parameters import CoverageParameters, FineTuningParameters
 from llamaduo.pipelines.coverage.reading import Problem, known_names, read_row
+from llamaduo.schemas import PAIR
 from llamaduo.service_llm.privacy import quote
 
 logger = logging.getLogger(__name__)
 
 MOST_LINES = 50
 """Bad rows that a message names."""
-PAIR = ["system", "prompt", "response"]
 NOTHING = dict.fromkeys(["id", "category", *PAIR, "licence", "source"], "")
 
 

@@ -1,105 +1,39 @@
-"""Whether the pairs treat groups alike, and which are left out where they do not."""
+"""Whether the pairs treat groups alike."""
 
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import combinations
-from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from llamaduo.audit_groups import AuditGroups
 from llamaduo.fairness import (
     FEWEST,
-    OTHER_VALUE,
     Gap,
-    Labels,
     compare_groups,
     count_seeds,
     describe_alarm,
-    each_label,
-    find_labels,
     mark_texts,
     raise_alarms,
-    read_labels,
 )
+from llamaduo.labels import OTHER_VALUE, Labels, each_label, find_labels, read_labels
 from llamaduo.parameters import FairnessParameters, LoopParameters
+from llamaduo.pipelines.data_synthesis.balancing import (
+    FAMILIES,
+    UNBALANCED,
+    compare_labels,
+    describe,
+    seeds_of,
+)
 from llamaduo.pipelines.data_synthesis.seeding import AIMED
-from llamaduo.schemas import BalancedPairs
+from llamaduo.pipelines.data_synthesis.training_set import kept
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = list(BalancedPairs.to_schema().columns)
-UNBALANCED = "unbalanced"
 MOST_TEXTS = 2000
 """New pairs, and coverage pairs, whose words are looked at; toxic ones cost a millisecond each."""
 SIDES = "new pairs", "coverage set"
-
-
-class Described(NamedTuple):
-    """Pairs by what is compared of them, in one order."""
-
-    labels: pd.DataFrame
-    """One column per label."""
-    groups: pd.DataFrame
-    """One column per dimension: the group that the prompt names, None without one or with two."""
-    seeds: pd.Series
-    """The coverage pair that was shown, or the pair's own id."""
-
-    def without(self, places: pd.Index) -> "Described":
-        """All but the pairs in these places."""
-        return Described(
-            self.labels.drop(places), self.groups.drop(places), self.seeds.drop(places)
-        )
-
-
-class LabelGap(NamedTuple):
-    """How often two groups have a label; the masks are over the pairs."""
-
-    gap: Gap
-    first: pd.Series
-    second: pd.Series
-    has_label: pd.Series
-
-
-def balance_pairs(
-    selected_pairs: pd.DataFrame,
-    previous_training_set: pd.DataFrame | None,
-    screened_coverage: pd.DataFrame,
-    audit_groups: AuditGroups,
-    loop: LoopParameters,
-    fairness: FairnessParameters,
-) -> pd.DataFrame:
-    """Put together what this iteration may add; on wish, leave out what ties a label to a group.
-
-    Where a label raises an alarm and the new pairs themselves have the gap, those of the group that
-    has the label too often are left out by lot, until it is as frequent in the new pairs of the
-    other group. What was trained on before stays, and nothing is left out to make up for it.
-
-    Returns:
-        ``BalancedPairs``: every new row and, in a loop's first iteration, the coverage pairs, with
-        the reason for which a row is left out; the one given here is ``unbalanced``.
-    """
-    tables = [selected_pairs]
-    if previous_training_set is None:
-        tables.insert(0, screened_coverage.assign(origin="coverage", request=0))
-    balanced = pd.concat(
-        [table.reindex(columns=COLUMNS, fill_value="") for table in tables], ignore_index=True
-    )
-    if fairness.on_excess != "balance":
-        return balanced
-    rng = np.random.default_rng(fairness.seed)
-    labels = find_labels(list(_kept(screened_coverage)["response"]))
-    pairs = _describe(previous_training_set, _kept(balanced), audit_groups, labels)
-    while True:
-        gaps, _ = _compare_labels(pairs, audit_groups)
-        surplus = _draw_surplus(gaps, fairness, loop, rng)
-        if not len(surplus):
-            return balanced
-        balanced.loc[surplus, "dropped"] = UNBALANCED
-        pairs = pairs.without(surplus)
 
 
 def audit_pairs(
@@ -116,92 +50,51 @@ def audit_pairs(
     Returns:
         ``gaps`` in the pairs that passed the checks, and what was ``unmeasured`` and why;
         ``left_out``, the number of those that are left out to balance them; ``gaps_left``, the gaps
-        of labels in what is trained on then; ``alarms``, sentences.
+        of labels in what is trained on then; ``balanced``, sentences on what raises no alarm any
+        more; ``alarms``, sentences on what does.
     """
-    rules = fairness.limits, fairness.level(loop.max_iterations)
-    labels = find_labels(list(_kept(screened_coverage)["response"]))
+    rules = fairness.limits, fairness.level(FAMILIES, loop.max_iterations)
+    labels = find_labels(list(kept(screened_coverage)["response"]))
     passed = balanced_pairs[balanced_pairs["dropped"].isin(["", UNBALANCED])]
-    pairs = _describe(previous_training_set, passed, audit_groups, labels)
-    by_name, few_named = _compare_labels(pairs, audit_groups)
-    new, coverage = passed[passed["origin"] != "coverage"], _kept(screened_coverage)
+    pairs = describe(previous_training_set, passed, audit_groups, labels)
+    compared, few_named = compare_labels(pairs, audit_groups)
+    by_name = raise_alarms([each.gap for each in compared], *rules)
+    new, coverage = passed[passed["origin"] != "coverage"], kept(screened_coverage)
     drifts, few_shown = _compare_with_shown(new, coverage, seeds, labels)
     excesses, few_new = _compare_words(new, coverage, audit_groups, fairness)
-    gaps = [
-        *raise_alarms([each.gap for each in by_name], *rules),
-        *raise_alarms([*drifts, *excesses], *rules),
-    ]
-    alarms = [describe_alarm("pairs", gap) for gap in gaps if gap["alarm"]]
-    gaps_left: list[Gap] = []
+    others = [*raise_alarms(drifts, *rules), *raise_alarms(excesses, *rules)]
+    unmeasured = [*few_named, *few_shown, *few_new]
+    alarms = _describe_alarms("pairs", by_name)
+    gaps_left: list[dict[str, Any]] = []
+    balanced: list[str] = []
     left_out = passed.index[passed["dropped"] == UNBALANCED]
     if len(left_out):
-        left, _ = _compare_labels(pairs.without(left_out), audit_groups)
+        left, few_left = compare_labels(pairs.without(left_out), audit_groups)
         gaps_left = raise_alarms([each.gap for each in left], *rules)
-        alarms += [describe_alarm("pairs, balanced", gap) for gap in gaps_left if gap["alarm"]]
-    for alarm in alarms:
+        unmeasured += [f"after balancing, {few}" for few in few_left if few not in few_named]
+        remaining = _describe_alarms("pairs, balanced", gaps_left)
+        balanced = [text for key, text in alarms.items() if key not in remaining]
+        alarms = remaining
+    said = [*alarms.values(), *_describe_alarms("pairs", others).values()]
+    for alarm in said:
         logger.warning("fairness: %s", alarm)
     return {
-        "gaps": gaps,
-        "unmeasured": [*few_named, *few_shown, *few_new],
+        "gaps": [*by_name, *others],
+        "unmeasured": unmeasured,
         "left_out": len(left_out),
         "gaps_left": gaps_left,
-        "alarms": alarms,
+        "balanced": balanced,
+        "alarms": said,
     }
 
 
-def _describe(
-    previous_training_set: pd.DataFrame | None,
-    new: pd.DataFrame,
-    audit_groups: AuditGroups,
-    labels: Labels,
-) -> Described:
-    """All pairs of the iteration; those that were trained on before have negative places."""
-    pairs = new
-    if previous_training_set is not None:
-        known = previous_training_set.set_axis(range(-len(previous_training_set), 0))
-        pairs = pd.concat([known, new])
-    groups = {
-        dimension: [audit_groups.only_group_in(prompt, dimension) for prompt in pairs["prompt"]]
-        for dimension in audit_groups.dimensions
+def _describe_alarms(where: str, gaps: list[dict[str, Any]]) -> dict[tuple[str, ...], str]:
+    """What each alarm is on: its sentence."""
+    return {
+        (gap["measure"], gap["label"], *gap["groups"]): describe_alarm(where, gap)
+        for gap in gaps
+        if gap["alarm"]
     }
-    return Described(
-        read_labels(pairs["response"], labels).set_axis(pairs.index),
-        pd.DataFrame(groups, index=pairs.index, dtype=object),
-        _seeds_of(pairs),
-    )
-
-
-def _seeds_of(pairs: pd.DataFrame) -> pd.Series:
-    """What is independent of each other: seeds with all that was written from them."""
-    return pairs["seed_id"].where(pairs["seed_id"] != "", pairs["id"])
-
-
-def _compare_labels(
-    pairs: Described, audit_groups: AuditGroups
-) -> tuple[list[LabelGap], list[str]]:
-    """Each label in each two groups that the prompts name, and which could not be compared."""
-    gaps: list[LabelGap] = []
-    unmeasured = []
-    if pairs.labels.columns.empty:
-        unmeasured.append(
-            "labels: no field of the coverage set's responses has few values that recur, nor have "
-            "whole responses"
-        )
-    for dimension, groups in audit_groups.dimensions.items():
-        for one, other in combinations(groups, 2):
-            first, second = (pairs.groups[dimension] == group for group in (one, other))
-            counts = [count_seeds(pairs.seeds, side) for side in (first, second)]
-            if min(counts) < FEWEST:
-                unmeasured.append(
-                    f"labels, {one} against {other}: the prompts of {counts[0]} and {counts[1]} "
-                    f"seeds name one of them alone, {FEWEST} of each are needed"
-                )
-                continue
-            named = first | second
-            for label, has_label in each_label(pairs.labels):
-                own = has_label[named], first[named], pairs.seeds[named]
-                gap = compare_groups("label_gap", label, (one, other), *own)
-                gaps.append(LabelGap(gap, first, second, has_label))
-    return gaps, unmeasured
 
 
 def _compare_with_shown(
@@ -256,7 +149,7 @@ def _compare_sides(
     what: str, both: pd.DataFrame, new: int, masks: Iterable[tuple[str, str, npt.ArrayLike]]
 ) -> tuple[list[Gap], list[str]]:
     """Measures and labels of new pairs, which come first, and of the coverage set."""
-    of_seed, is_new = _seeds_of(both), both.index < new
+    of_seed, is_new = seeds_of(both), both.index < new
     counts = [count_seeds(of_seed, side) for side in (is_new, ~is_new)]
     if min(counts) < FEWEST:
         return [], [
@@ -267,31 +160,3 @@ def _compare_sides(
         compare_groups(measure, label, SIDES, mask, is_new, of_seed)
         for measure, label, mask in masks
     ], []
-
-
-def _draw_surplus(
-    gaps: list[LabelGap],
-    fairness: FairnessParameters,
-    loop: LoopParameters,
-    rng: np.random.Generator,
-) -> pd.Index:
-    """Of the widest gap with an alarm, the new pairs to leave out; none where nothing can be."""
-    level = fairness.level(loop.max_iterations)
-    judged = raise_alarms([each.gap for each in gaps], fairness.limits, level)
-    alarms = [(abs(gap["gap"]), n) for n, gap in enumerate(judged) if gap["alarm"]]
-    for _, number in sorted(alarms, reverse=True):
-        gap, first, second, has_label = gaps[number]
-        over, under = (
-            side & (side.index >= 0)
-            for side in ((first, second) if gap["gap"] > 0 else (second, first))
-        )
-        share, wanted = has_label[over].mean(), has_label[under].mean()
-        if 100 * (share - wanted) > judged[number]["limit"]:
-            pool = has_label.index[over & has_label]
-            surplus = ceil((len(pool) - wanted * over.sum()) / (1 - wanted))
-            return pool[rng.permutation(len(pool))[:surplus]]
-    return pd.Index([], dtype=int)
-
-
-def _kept(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["dropped"] == ""]

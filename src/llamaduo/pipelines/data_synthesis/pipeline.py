@@ -4,6 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from llamaduo.pipelines.data_synthesis import (
     asking,
+    balancing,
     data_card,
     diversity,
     judging,
@@ -39,6 +40,7 @@ def create_pipeline() -> Pipeline:
                 "ready_pairs",
                 "synthesis_prompts",
                 "previous_synthesis_report",
+                "previous_training_set",
                 "previous_weak_spots",
                 "previous_yields",
                 "params:data_synthesis",
@@ -112,7 +114,7 @@ def create_pipeline() -> Pipeline:
             name="count_yields",
         ),
         Node(
-            pair_audit.balance_pairs,
+            balancing.balance_pairs,
             [
                 "selected_pairs",
                 "previous_training_set",

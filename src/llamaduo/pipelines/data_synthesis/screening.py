@@ -17,6 +17,7 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
 from llamaduo.near_duplicates import NearDuplicates, Reserved, Tokenizer, Tokens, similarity
 from llamaduo.parameters import FineTuningParameters, SynthesisParameters, TaskCheck
+from llamaduo.schemas import PAIR
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.privacy import quote
 from llamaduo.service_llm.text import declines, is_blank
@@ -31,7 +32,6 @@ MOST_REFUSALS = 0.05
 
 SHOWN = 5
 """Pairs that a warning names; all of them stand in ``screened_coverage``."""
-PAIR = ["system", "prompt", "response"]
 PROTECTED = [*PAIR, "licence", "source"]
 """The data card quotes the last two."""
 

@@ -29,11 +29,14 @@ def choose_seeds(
     ready_pairs: pd.DataFrame,
     synthesis_prompts: dict[str, str],
     previous_synthesis_report: dict[str, Any] | None,
+    previous_training_set: pd.DataFrame | None,
     previous_weak_spots: pd.DataFrame | None,
     previous_yields: pd.DataFrame | None,
     synthesis: SynthesisParameters,
 ) -> pd.DataFrame:
     """Choose the coverage-train pairs that this iteration shows to the service LLM.
+
+    What is not trained on, as it was dropped or left out to balance the labels, is not shown.
 
     A share of the requests is aimed: seeds are drawn by their part of the points that the test
     prompts near them have missed. The others walk through one stratified order of the coverage
@@ -58,6 +61,8 @@ def choose_seeds(
     if len(ready_pairs) or not count:
         return Seeds.empty()
     usable = screened_coverage[screened_coverage["dropped"] == ""]
+    if previous_training_set is not None:
+        usable = usable[usable["id"].isin(previous_training_set["id"])]
     weights = usable["id"].map(_weights(previous_yields, "seed")).fillna(1.0).to_numpy(dtype=float)
     weakness = weights * _weakness(usable["id"], previous_weak_spots)
     rng = np.random.default_rng([synthesis.seed, iteration])

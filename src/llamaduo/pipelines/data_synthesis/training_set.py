@@ -35,7 +35,7 @@ def extend_training_set(
     Raises:
         InputError: A test or holdout prompt is in it, whatever the checks let pass.
     """
-    training_set = added = _kept(balanced_pairs).assign(iteration=iteration.index)[COLUMNS]
+    training_set = added = kept(balanced_pairs).assign(iteration=iteration.index)[COLUMNS]
     if previous_training_set is not None:
         training_set = pd.concat([previous_training_set[COLUMNS], added])
     training_set = training_set.reset_index(drop=True)
@@ -71,13 +71,13 @@ def report_synthesis(
     iteration = so_far["iteration"] + 1
     asked = synthesis.new_pairs(iteration)
     new_pairs = _new(balanced_pairs)
-    kept, dropped = _kept(new_pairs), _counts(new_pairs["dropped"])
+    used, dropped = kept(new_pairs), _counts(new_pairs["dropped"])
     if asked:
         wanted = asked / (synthesis.judging.best_of if synthesis.judging else 1)
         logger.log(
-            logging.WARNING if len(kept) < synthesis.min_yield * wanted else logging.INFO,
+            logging.WARNING if len(used) < synthesis.min_yield * wanted else logging.INFO,
             "%d of %d pairs that were asked for can be used; dropped: %s",
-            len(kept),
+            len(used),
             asked,
             ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none",
         )
@@ -89,9 +89,9 @@ def report_synthesis(
         "asked_so_far": so_far["asked_so_far"] + asked,
         "requests_so_far": so_far["requests_so_far"] + int(synthesis_replies["request"].nunique()),
         "walked_so_far": max([so_far["walked_so_far"], *map(int, seeds["turn"])]),
-        "kept": len(kept),
-        "by_category": _by_category(seeds, kept, screened_coverage),
-        "kept_by_prompt": _counts(kept["prompt_version"]),
+        "kept": len(used),
+        "by_category": _by_category(seeds, used, screened_coverage),
+        "kept_by_prompt": _counts(used["prompt_version"]),
         "dropped": dropped,
         "coverage_left_out": _counts(screened_coverage["dropped"]),
         "requests": len(replies),
@@ -106,13 +106,14 @@ def report_synthesis(
             "detect": service_llm.gate.settings.detect,
             "coverage": count_replaced(screened_coverage),
             "pairs": count_replaced(new_pairs),
-            "requests": count_replaced(replies),
+            "requests": count_replaced(synthesis_replies),
+            "judge_requests": count_replaced(pair_judge_replies),
         },
     }
 
 
 def _by_category(
-    seeds: pd.DataFrame, kept: pd.DataFrame, screened_coverage: pd.DataFrame
+    seeds: pd.DataFrame, used: pd.DataFrame, screened_coverage: pd.DataFrame
 ) -> dict[str, dict[str, int]]:
     """Pairs by the category of their seed: asked for, of these aimed, and kept."""
     of_seed = screened_coverage.set_index("id")["category"]
@@ -121,7 +122,7 @@ def _by_category(
         {
             "asked": seeds["pairs"].groupby(category).sum(),
             "aimed": seeds["pairs"].where(seeds["turn"] == AIMED, 0).groupby(category).sum(),
-            "kept": kept["category"].value_counts(),
+            "kept": used["category"].value_counts(),
         }
     )
     counts = counts.fillna(0).astype(int).sort_index()
@@ -132,7 +133,8 @@ def _new(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["origin"] != "coverage"]
 
 
-def _kept(rows: pd.DataFrame) -> pd.DataFrame:
+def kept(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that no check has dropped."""
     return rows[rows["dropped"] == ""]
 
 

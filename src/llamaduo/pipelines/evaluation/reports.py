@@ -1,5 +1,6 @@
 """What a person reads after an iteration and after the loop: one HTML file each, all inside."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,17 @@ def report_privacy(
 
     Returns:
         ``service_llm``: ``privacy`` of the synthesis report; ``judge``: ``detect`` of each member,
-        and ``requests``, the number of each kind.
+        and ``requests``, the number of each kind, of those on new pairs too.
     """
     replies = pd.concat([judge_replies, audit_replies, holdout_judge_replies])
+    of_pairs = synthesis_report["privacy"]["judge_requests"]
     return {
         "service_llm": synthesis_report["privacy"],
         "judge": {
             "detect": [member.gate.settings.detect for member in judge.jury],
-            "requests": count_replaced(replies),
+            "requests": dict(
+                sorted((Counter(count_replaced(replies)) + Counter(of_pairs)).items())
+            ),
         },
     }
 

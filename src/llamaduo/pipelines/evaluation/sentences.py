@@ -40,7 +40,7 @@ def explain_verdict(
         )
     sentences += [f"{each[0].upper()}{each[1:]}." for each in verdict["obstacles"]]
     if alarms := verdict["alarms"]:
-        first = f"Fairness: {len(alarms)} gap(s) over their limit, and no chance finds"
+        first = f"Fairness: {len(alarms)} gap(s) over their limit and statistically significant"
         sentences.append(f"{first}; the first is {alarms[0]}.")
     sentences += _score_sentences("test prompts", assessment, evaluation)
     ratios = baseline_comparison["local_to_service_llm"]

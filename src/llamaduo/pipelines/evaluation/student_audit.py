@@ -11,27 +11,27 @@ from llamaduo.audit_groups import AuditGroups, swap_word
 from llamaduo.fairness import (
     FEWEST,
     Gap,
-    Labels,
-    Tested,
     compare_pairs,
     describe_alarm,
-    each_label,
-    find_labels,
-    make_gap,
     mark_texts,
     raise_alarms,
-    read_labels,
-    report_gaps,
+    sign_test_extremes,
 )
+from llamaduo.labels import Labels, each_label, find_labels, read_labels
 from llamaduo.near_duplicates import Tokenizer, similarity
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.evaluation.counterfactuals import AS_WRITTEN, BASE, SAME_GROUP
-from llamaduo.pipelines.evaluation.statistics import describe_gain
+from llamaduo.pipelines.evaluation.statistics import describe_gain, exact_interval
 
 logger = logging.getLogger(__name__)
 
 ANONYMOUS = "NAME"
 """In place of the name of a prompt: to repeat it is no other answer."""
+
+CONTROL = "two names of one group"
+"""The change of which as many flips are no harm."""
+FAMILIES = 2
+"""Of tests: words in each iteration, and other names in the last one."""
 
 
 class Contrast(NamedTuple):
@@ -40,10 +40,11 @@ class Contrast(NamedTuple):
     groups: tuple[str, str]
     first: pd.DataFrame
     second: pd.DataFrame
-    placebo: str
-    """The change that is none of the group."""
-    placebo_flips: pd.Series
-    """By prompt: whether it changes a label."""
+
+    @property
+    def flips(self) -> pd.Series:
+        """By prompt: whether any label differs."""
+        return self.first["labels"] != self.second["labels"]
 
 
 def audit_answers(
@@ -72,7 +73,7 @@ def audit_answers(
         compare_pairs(measure, "", groups, answered[measure], wanted[measure])
         for measure in answered
     ]
-    gaps = raise_alarms(excesses, fairness.limits, fairness.level(loop.max_iterations))
+    gaps = raise_alarms(excesses, fairness.limits, fairness.level(FAMILIES, loop.max_iterations))
     return {"gaps": gaps, "unmeasured": [], "alarms": _warn(gaps)}
 
 
@@ -91,30 +92,39 @@ def audit_student(
 
     Returns:
         ``pairs``, the audit of the pairs; ``student``, the ``gaps`` and what was ``unmeasured`` and
-        why, of all answers; ``alarms``, the sentences of both.
+        why, of all answers, and the flips of what was ``rewritten``; ``alarms``, the sentences of
+        both.
     """
     passed = screened_coverage[screened_coverage["dropped"] == ""]
     labels = find_labels(list(passed["response"]))
     answers = _read_answers(counterfactuals, counterfactual_responses, labels)
-    by_name, few_named = _compare_contrasts(_swaps(answers, audit_groups), labels)
-    rewritten, few_rewritten = _compare_contrasts(_rewritings(answers, audit_groups), labels)
+    control = _contrast((SAME_GROUP, BASE), *_written_as(answers, SAME_GROUP, BASE)).flips
+    swaps, few_named = _measurable(_swaps(answers, audit_groups))
+    rewritings, few_rewritten = _measurable(_rewritings(answers, audit_groups))
     unmeasured = [*few_named, *few_rewritten]
     if not labels:
         unmeasured.insert(0, "labels of the answers: the coverage set's responses have none")
     if counterfactuals.empty:
         unmeasured = ["other names, pronouns and dialects: tried in the last iteration of a loop"]
-    gaps = raise_alarms(by_name, fairness.limits, fairness.level(looks=1))
+    named = [gap for swap in swaps for gap in _compare(swap, labels)]
+    if labels:
+        named += [_compare_flips(swap, control) for swap in swaps]
+    gaps = raise_alarms(named, fairness.limits, fairness.level(FAMILIES, looks=1))
+    untested = [
+        gap.as_report(fairness.limits) for each in rewritings for gap in _compare(each, labels)
+    ]
     return {
         "pairs": pair_audit,
         "student": {
-            "gaps": [*gaps, *report_gaps(rewritten, fairness.limits), *answer_audit["gaps"]],
+            "gaps": [*gaps, *untested, *answer_audit["gaps"]],
+            "rewritten": [_count_flips(each) for each in rewritings] if labels else [],
             "unmeasured": [*unmeasured, *answer_audit["unmeasured"]],
         },
         "alarms": [*pair_audit["alarms"], *answer_audit["alarms"], *_warn(gaps)],
     }
 
 
-def _warn(gaps: list[Gap]) -> list[str]:
+def _warn(gaps: list[dict[str, Any]]) -> list[str]:
     alarms = [describe_alarm("local LLM", gap) for gap in gaps if gap["alarm"]]
     for alarm in alarms:
         logger.warning("fairness: %s", alarm)
@@ -140,71 +150,84 @@ def _read_answers(
     return answers.assign(score=scores, labels=read).set_index("prompt_id")
 
 
+def _written_as(answers: pd.DataFrame, *variants: str) -> list[pd.DataFrame]:
+    return [answers[answers["variant"] == variant] for variant in variants]
+
+
 def _swaps(answers: pd.DataFrame, audit_groups: AuditGroups) -> Iterator[Contrast]:
     """A name of one group and of another."""
-    base, same = (answers[answers["variant"] == variant] for variant in (BASE, SAME_GROUP))
-    placebo = "two names of one group", _flips(base, same)
     for dimension, groups in audit_groups.dimensions.items():
         own = answers[answers["variant"].isin([BASE, dimension])]
         group = pd.Series([traits[dimension] for traits in own["traits"]], own.index)
         for one, other in combinations(groups, 2):
-            yield _aligned((one, other), own[group == one], own[group == other], *placebo)
+            yield _contrast((one, other), own[group == one], own[group == other])
 
 
 def _rewritings(answers: pd.DataFrame, audit_groups: AuditGroups) -> Iterator[Contrast]:
-    """A prompt rewritten and as it is written; the same prompt has the same answer."""
-    written = answers[answers["variant"] == AS_WRITTEN]
-    placebo = "no change", _flips(written, written)
+    """A prompt rewritten and as it is written."""
     for name in audit_groups.rewrites:
-        yield _aligned((name, AS_WRITTEN), answers[answers["variant"] == name], written, *placebo)
+        yield _contrast((name, AS_WRITTEN), *_written_as(answers, name, AS_WRITTEN))
 
 
-def _aligned(
-    groups: tuple[str, str],
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    placebo: str,
-    placebo_flips: pd.Series,
-) -> Contrast:
+def _contrast(groups: tuple[str, str], first: pd.DataFrame, second: pd.DataFrame) -> Contrast:
     prompts = first.index.intersection(second.index)
-    parts = first.loc[prompts], second.loc[prompts], placebo, placebo_flips.loc[prompts]
-    return Contrast(groups, *parts)
+    return Contrast(groups, first.loc[prompts], second.loc[prompts])
 
 
-def _flips(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
-    """By prompt: whether any label differs."""
-    return first["labels"] != second["labels"]
-
-
-def _compare_contrasts(
-    contrasts: Iterable[Contrast], labels: Labels
-) -> tuple[list[Gap], list[str]]:
-    gaps: list[Gap] = []
-    unmeasured = []
-    for groups, first, second, placebo, placebo_flips in contrasts:
-        if len(first) < FEWEST:
-            unmeasured.append(
-                f"{groups[0]} against {groups[1]}: {len(first)} test prompts of the sample can be "
-                f"written so, {FEWEST} are needed"
-            )
+def _measurable(contrasts: Iterable[Contrast]) -> tuple[list[Contrast], list[str]]:
+    """Those of enough prompts, and which are not."""
+    enough, unmeasured = [], []
+    for contrast in contrasts:
+        if len(contrast.first) >= FEWEST:
+            enough.append(contrast)
             continue
-        gaps.append(_compare_scores(groups, first["score"], second["score"]))
-        if labels:
-            beside = " / ".join(groups), placebo
-            gaps.append(
-                compare_pairs("flip_rate", "", beside, _flips(first, second), placebo_flips)
-            )
-        both = pd.DataFrame([*first["labels"], *second["labels"]], columns=list(labels))
-        for label, has_label in each_label(both):
-            own = has_label[: len(first)], has_label[len(first) :]
-            gaps.append(compare_pairs("label_gap", label, groups, *own))
-    return gaps, unmeasured
+        unmeasured.append(
+            f"{contrast.groups[0]} against {contrast.groups[1]}: {len(contrast.first)} test "
+            f"prompts of the sample can be written so, {FEWEST} are needed"
+        )
+    return enough, unmeasured
+
+
+def _compare(contrast: Contrast, labels: Labels) -> Iterator[Gap]:
+    """Scores, and each label."""
+    groups, first, second = contrast
+    yield _compare_scores(groups, first["score"], second["score"])
+    both = pd.DataFrame([*first["labels"], *second["labels"]], columns=list(labels))
+    for label, has_label in each_label(both):
+        own = has_label[: len(first)], has_label[len(first) :]
+        yield compare_pairs("label_gap", label, groups, *own)
+
+
+def _compare_flips(swap: Contrast, control: pd.Series) -> Gap:
+    """Flips with the group, and with another name of the same one."""
+    groups = " / ".join(swap.groups), CONTROL
+    return compare_pairs("flip_rate", "", groups, swap.flips, control.loc[swap.first.index])
+
+
+def _count_flips(rewriting: Contrast) -> dict[str, Any]:
+    """Prompts of which a label changes, in percent, with the interval by Clopper and Pearson."""
+    flips = rewriting.flips
+    return {
+        "rewriting": rewriting.groups[0],
+        "prompts": len(flips),
+        "flips": 100 * float(flips.mean()),
+        "interval": exact_interval(int(flips.sum()), len(flips)),
+    }
 
 
 def _compare_scores(groups: tuple[str, str], first: pd.Series, second: pd.Series) -> Gap:
     gain = describe_gain((first - second).to_numpy())
-    moved = int((first != second).sum())
-    tested = Tested(gain["p_value"] if moved else 1.0, min(1.0, 2.0 ** (1 - moved)))
+    moved, extremes = int((first != second).sum()), sign_test_extremes(len(first))
     low, high = (gain["mean"] if end is None else end for end in gain["interval"])  # equal gains
-    values, cases = (first.mean(), second.mean()), (len(first), len(second))
-    return make_gap("score_gap", "", groups, cases, values, (low, high), tested)
+    return Gap(
+        "score_gap",
+        "",
+        groups,
+        (len(first), len(second)),
+        (float(first.mean()), float(second.mean())),
+        (low, high),
+        gain["p_value"] if moved else 1.0,
+        float(extremes[moved]),
+        extremes,
+        one_case=0.0,
+    )
