@@ -278,7 +278,8 @@ def places(tmp_path):
 
 
 MADE = (
-    *("screened_coverage", "seeds", "parsed_pairs", "pair_judge_replies", "training_set"),
+    *("screened_coverage", "seeds", "synthesis_replies", "parsed_pairs", "pair_judge_replies"),
+    *("training_set",),
     *("responses", "scores", "counterfactuals", "counterfactual_responses"),
     *("audit_cases", "audit_replies"),
 )
@@ -348,6 +349,7 @@ def test_of_files_that_no_run_has_made_nothing_but_rows_goes(places):
 def test_a_person_has_to_look_at_what_is_no_report(places):
     put(places, "report.html", f"\0{NAME}")
     put(places, "broken.parquet", "PAR1\0")
+    put(places, "numbers.json", "[1, 2]")
     put(places, "export.zip", "PK")
     put(places, "wide.csv", f"prompt\n{NAME}\n".encode("utf-16"))
     put(places, "adapter/v/adapter/adapter_config.json", json.dumps(NAME))
@@ -356,7 +358,7 @@ def test_a_person_has_to_look_at_what_is_no_report(places):
     found = find(places, WANTED)
 
     assert names(found.left) == {
-        *("report.html", "broken.parquet", "export.zip", "wide.csv"),
+        *("report.html", "broken.parquet", "numbers.json", "export.zip", "wide.csv"),
         *("adapter_config.json", "weights.bin"),
     }
     assert found.is_empty
@@ -390,11 +392,12 @@ def test_what_cannot_be_read_is_named_and_hides_nothing_else(places, monkeypatch
             raise PermissionError(13, "Permission denied", str(folder))
         return list_folder(folder)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "scandir", scandir)  # root may list every folder
+
     found = find(places, WANTED)
 
     assert {path.name: reason for path, reason in found.left.items()} == {
-        "closed": "it cannot be listed (Permission denied)",
+        "closed": "it cannot be read (Is a directory)",
         "loop.txt": "it cannot be read (Too many levels of symbolic links)",
     }
     assert list(found.rows) == [table]
@@ -504,7 +507,7 @@ def test_what_answers_a_test_prompt_goes_and_its_figures_stay(places):
     replies = put_version(places, "responses", VERSION, {"id": "4", **reply})
     kept = [
         put_version(places, "scores", VERSION, {"id": "4", "similarity": 50}),
-        # A test pair whose id is another one's with a slash.
+        # A test pair whose id looks like that of a counterfactual.
         put_version(places, "responses", "other", {"id": "4/2", **reply}),
         put_version(places, "parsed_pairs", VERSION, {"id": "4", "filter_version": "1"}),
     ]
@@ -524,6 +527,8 @@ def test_what_a_judge_wrote_about_a_person_goes_although_ids_are_given_anew(plac
     pair = {"id": "i001-00001", "prompt": "Ask Müller.", "seed_id": "train-1"}
     put_version(places, "parsed_pairs", VERSION, pair)
     put_version(places, "parsed_pairs", "later", {**pair, "seed_id": "train-2"})
+    put_version(places, "seeds", VERSION, {"seed_id": "train-1"})
+    others = put_version(places, "synthesis_replies", VERSION, {"seed_id": "train-2", **praise})
     case = {"id": "audit-7", "kind": "anchor", "prompt": LETTER}
     put_version(places, "audit_cases", VERSION, case)
     put_version(places, "audit_cases", "later", {**case, "prompt": "another"})
@@ -538,7 +543,7 @@ def test_what_a_judge_wrote_about_a_person_goes_although_ids_are_given_anew(plac
 
     found = forget_address(places)
 
-    assert [len(rows_of(path)) for path in replies] == [0, 0, 1, 1]
+    assert [len(rows_of(path)) for path in (*replies, others)] == [0, 0, 1, 1, 1]
     assert set(list(found.rows)[:2]) == set(replies[:2])  # known by the others alone
 
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 from llamaduo.datasets.adapter import MARKER
 from llamaduo.files import replacing
 from llamaduo.forgetting.matcher import RowMatcher, identify
-from llamaduo.forgetting.places import Places
+from llamaduo.forgetting.places import Places, is_within
 from llamaduo.forgetting.tables import UNREADABLE, is_table, read_table
 from llamaduo.forgetting.wanted import Wanted, is_text
 from llamaduo.service_llm.journal import Journal, is_journal
 
-PACKED = {".gz", ".zip", ".xz", ".bz2", ".zst", ".7z", ".xlsx", ".docx", ".pdf", ".parquet"}
-"""Endings of files whose bytes do not show what they hold, but for tables that can be read."""
+PACKED = {".gz", ".zip", ".xz", ".bz2", ".zst", ".7z", ".xlsx", ".docx", ".pdf"}
+"""Endings of files whose bytes do not show what they hold."""
 BESIDE_JOURNAL = ("-wal", "-shm")
 """Endings of the files that SQLite keeps; they go with the journal's."""
 REPLIES = ("replies", "judgements", "responses")
@@ -52,18 +52,15 @@ class Findings(NamedTuple):
         for report in self.whole:
             report.resolve().unlink()
         for table in self.rows:
-            mode = stat.S_IMODE(table.stat().st_mode)
             rest, _ = rest_of(table, self.matcher)
-            with replacing(table.resolve(), mode) as file:
+            with replacing(table.resolve(), stat.S_IMODE(table.stat().st_mode)) as file:
                 file.write(rest)
 
 
 def find(places: Places, wanted: Wanted) -> Findings:
     """Look at every file."""
-    closed = list[OSError]()
-    files = places.files(on_error=closed.append)
+    files = places.files()
     matcher, left = identify(files, places, wanted)
-    left |= {Path(error.filename): f"it cannot be listed ({error.strerror})" for error in closed}
     found = Findings(matcher, {}, [], {}, left, [])
     for path in files:
         try:
@@ -107,34 +104,34 @@ def rest_of(path: Path, matcher: RowMatcher) -> tuple[bytes, int]:
 
 def _look_into(path: Path, places: Places, found: Findings) -> None:
     """Enter a file among the findings, if it holds something."""
-    wanted, left, reason = found.matcher.wanted, found.left, ""
-    is_made = places.is_made(path)
+    wanted, left = found.matcher.wanted, found.left
+    is_made, fixed = places.is_made(path), _fixed(path, places)
     if _is_beside_journal(path):
         return
     if is_journal(path):
         found.journals[path] = Journal(path).count(wanted.is_in)
-        return
-    if places.is_in_ledger(path):
-        reason = "the ledger is never changed"
-    elif (path.parent / MARKER).exists():
-        reason = "it belongs to an adapter"
-    elif is_table(path, is_made=is_made):
+    elif not fixed and is_table(path, is_made=is_made):
         try:
-            _, number = rest_of(path, found.matcher)
+            if rows := rest_of(path, found.matcher)[1]:
+                found.rows[path] = rows
         except ValueError as error:
-            reason = str(error)
-        else:
-            found.rows.update({path: number} if number else {})
-            return
-    if path.suffix.lower() in PACKED:
-        left[path] = reason or "it is packed, and was not looked into"
+            left[path] = str(error)
+    elif path.suffix.lower() in PACKED:
+        left[path] = "it is packed, and was not looked into"
     elif path.stat().st_size > LARGEST:
         left[path] = "it is too large, and was not looked into"
     elif wanted.is_in_bytes(content := path.read_bytes()):
-        if not reason and is_made and is_text(content):
+        if is_made and not fixed and is_text(content):
             found.whole.append(path)
         else:
-            left[path] = reason or "it is neither a table nor a report that a run has made"
+            left[path] = fixed or "it is neither a table nor a report that a run has made"
+
+
+def _fixed(path: Path, places: Places) -> str:
+    """Why a file is left whatever it holds."""
+    if is_within(path, [ledger.folder for ledger in places.ledgers]):
+        return "the ledger is never changed"
+    return "it belongs to an adapter" if (path.parent / MARKER).exists() else ""
 
 
 def _is_beside_journal(path: Path) -> bool:

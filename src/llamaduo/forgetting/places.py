@@ -1,7 +1,7 @@
 """Where a person's rows may lie: below the data roots, and wherever the catalogs point to."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llamaduo.errors import InputError
-from llamaduo.ledger import Ledger, LedgerDataset, ledgers_below
+from llamaduo.ledger import Ledger, ledgers_below
 
 ROLES = {
     "coverage": ["coverage_train"],
@@ -20,6 +20,8 @@ ROLES = {
 }
 BASE_MODEL = {"config.json", "tokenizer_config.json"}
 """Files of a model as it came; what it knows it did not learn here."""
+ROOT = "data root"
+"""In the place of an entry's name."""
 PARTIAL = ".partial"
 """The end of what an interrupted save leaves; the file's own name stands before it."""
 
@@ -42,41 +44,33 @@ class Places(NamedTuple):
     remote: list[str]
     """URLs, which are not looked at."""
 
-    def files(self, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
-        """Each file once; folders of base models are left out.
-
-        Args:
-            on_error: Is told of each folder that cannot be listed.
-        """
+    def files(self) -> list[Path]:
+        """Each file once, and folders that cannot be listed; those of base models are left out."""
         found: dict[str, Path] = {}
-        for path in self._paths(on_error):
+        for path in self._paths():
             found.setdefault(os.path.realpath(path), path)
         return list(found.values())
 
-    def _paths(self, on_error: Callable[[OSError], None] | None) -> Iterator[Path]:
-        seen = set()
-        for root in sorted(self.roots):
+    def _paths(self) -> Iterator[Path]:
+        seen, closed = set(), list[OSError]()
+        for root in sorted(root for root in self.roots if root.exists()):
             if root.is_file():
                 yield root
-            elif root.exists():
-                for name, folders, files in os.walk(root, onerror=on_error, followlinks=True):
-                    folder = Path(name).resolve()
-                    if folder in seen or set(files) >= BASE_MODEL:
-                        folders.clear()
-                        continue
-                    seen.add(folder)
-                    folders.sort()
-                    yield from (Path(name, file) for file in sorted(files))
+            for name, folders, files in os.walk(root, onerror=closed.append, followlinks=True):
+                folder = Path(name).resolve()
+                if folder in seen or set(files) >= BASE_MODEL:
+                    folders.clear()
+                    continue
+                seen.add(folder)
+                folders.sort()
+                yield from (Path(name, file) for file in sorted(files))
+        yield from (Path(error.filename) for error in closed)
 
     def is_made(self, path: Path) -> bool:
         """Whether a run writes files of this name, or a save of one has left it half written."""
         if path.suffix == PARTIAL:
             return any(path.name.startswith(f".{name}.") for name in self.made)
         return path.name in self.made and not is_within(path, self.inputs)
-
-    def is_in_ledger(self, path: Path) -> bool:
-        """Whether a file is an event, which is never changed."""
-        return is_within(path, [ledger.folder for ledger in self.ledgers])
 
 
 def is_within(path: Path, places: Iterable[Path]) -> bool:
@@ -92,50 +86,38 @@ def places_of(project: Path) -> Places:
         InputError: The configuration of an environment cannot be read.
     """
     entries: dict[str, set[str]] = {}
-    roots, ledgers = set[str](), set[str]()
-    for folder in sorted((project / settings.CONF_SOURCE).iterdir()):
-        if folder.is_dir():
-            root, catalog = _configuration(folder)
-            roots.add(root)
-            for name, entry in catalog.items():
-                entries.setdefault(name, set()).update(_paths(entry))
-                if entry["type"].endswith(LedgerDataset.__name__):
-                    ledgers.update(_paths(entry))
-
-    def local(paths: Iterable[str]) -> set[Path]:
-        return {(project / path).resolve() for path in paths if "://" not in path}
+    for folder in (project / settings.CONF_SOURCE).iterdir():
+        for name, entry in _catalog(folder).items() if folder.is_dir() else ():
+            entries.setdefault(name, set()).update(_paths(entry))
 
     def of(names: Iterable[str]) -> set[Path]:
-        return local(path for name in names for path in entries.get(name, ()))
+        paths = {path for name in names for path in entries.get(name, ())}
+        return {(project / path).resolve() for path in paths if "://" not in path}
 
     roles = {role: of(names) for role, names in ROLES.items()}
     written = of({name for pipeline in pipelines.values() for name in pipeline.all_outputs()})
     inputs = (of(entries) - written).union(*roles.values())
-    every = set[str]().union(*entries.values())
-    below = {ledger.folder for root in local(roots) for ledger in ledgers_below(root)}
+    ledgers = {ledger.folder for root in of([ROOT]) for ledger in ledgers_below(root)}
     return Places(
-        roots=local(roots | every),
+        roots=of(entries),
         made={path.name for path in written - inputs},
-        inputs=inputs,
+        inputs=inputs - of([ROOT]),
         roles=roles,
         training_sets={path.name for path in of(["training_set"])},
-        ledgers=[Ledger(folder) for folder in sorted(local(ledgers) | below)],
-        remote=sorted(path for path in every if "://" in path),
+        ledgers=[Ledger(folder) for folder in ledgers | of(["ledger"])],
+        remote=sorted(path for path in set().union(*entries.values()) if "://" in path),
     )
 
 
-def _configuration(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Data root and catalog of an environment."""
+def _catalog(folder: Path) -> dict[str, Any]:
+    """The catalog of an environment, with its data root as an entry."""
     try:
         loader = settings.CONFIG_LOADER_CLASS(
             str(folder.parent), env=folder.name, **settings.CONFIG_LOADER_ARGS
         )
-        return loader["globals"]["data"], loader["catalog"]
+        return {**loader["catalog"], ROOT: {"path": loader["globals"]["data"]}}
     except (MissingConfigException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise InputError(
-            f"the configuration in {folder} cannot be read, so that it is not known where the rows "
-            f"of its runs lie; mend it first ({error})"
-        ) from error
+        raise InputError(f"{folder} cannot be read; mend it first ({error})") from error
 
 
 def _paths(entry: dict[str, Any]) -> Iterator[str]:

@@ -48,6 +48,13 @@ class Wanted:
         forms = {form for text in texts for form in _forms(text)}
         self._forms = {form for form in forms if len(form) >= SHORTEST}
         self._pattern = re.compile("|".join(map(_as_words, self._forms)))
+        self._spellings = {
+            unicodedata.normalize(form, case(text)).encode(encoding, errors="replace").lower()
+            for text in texts
+            for case in (str, str.lower, str.upper, str.title)
+            for form in ("NFC", "NFD")
+            for encoding in ("utf-8", "latin-1")
+        }
         self._passages = [f" {passage} " for passage in passages]
 
     def is_in(self, text: str) -> bool:
@@ -57,18 +64,16 @@ class Wanted:
     def is_in_bytes(self, content: bytes) -> bool:
         """Whether a file's content does: UTF-8, UTF-16, Latin-1, or text in the midst of numbers.
 
-        Of numbers no words can be told, so that a part of a word counts there.
+        There no words can be told: a part of one counts, and white space and escapes as typed.
         """
         if is_text(content):
             return self.is_in(decoded(content))
         # Without the zeros UTF-16 is Latin-1, if all of its letters are.
-        text = next(_forms(decoded(content.replace(b"\0", b""))))
-        return any(form in text for form in self._forms)
+        lower = content.replace(b"\0", b"").lower()
+        return any(spelling in lower for spelling in self._spellings)
 
     def _has_passage(self, form: str) -> bool:
-        if not self._passages:
-            return False
-        words = f" {words_of(form)} "
+        words = f" {words_of(form)} " if self._passages else ""
         return any(passage in words for passage in self._passages)
 
 
