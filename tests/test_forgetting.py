@@ -113,6 +113,11 @@ def test_a_name_is_found_beside_signs_and_in_scripts_without_spaces(text, around
     assert Wanted([text]).is_in(around)
 
 
+def test_a_backslash_may_begin_a_name_instead_of_an_escape():
+    assert Wanted(["Nürnberg"]).is_in(in_ascii_json(r"C:\Users\nürnberg"))
+    assert Wanted([r"Users\Nürnberg"]).is_in(in_ascii_json(r"C:\Users\nürnberg"))
+
+
 def test_what_a_person_types_may_be_escaped_too():
     assert Wanted([r"J\u00fcrgen M\u00fcller"]).is_in("Jürgen Müller")
 
@@ -140,7 +145,7 @@ def test_a_name_is_found_in_the_midst_of_numbers():
     content = bytes(range(256)) * 40 + "Jürgen Müller".encode() + bytes(range(256)) * 40
 
     assert Wanted(["jürgen müller"]).is_in_bytes(content)
-    assert not Wanted(["jürgen maier"]).is_in_bytes(content)
+    assert not Wanted(["jürgen maier", "田中太郎"]).is_in_bytes(content + b"????")
 
 
 ROWS = [
@@ -302,7 +307,7 @@ def put_rows(places, name, *rows):
 
 
 def put_version(places, name, version, *rows):
-    return put_rows(places, f"{name}.jsonl/{version}/{name}.jsonl", *rows)
+    return put_rows(places, f"{name}.jsonl/{version}/{name.split('/')[-1]}.jsonl", *rows)
 
 
 def rows_of(path):
@@ -353,7 +358,7 @@ def test_a_person_has_to_look_at_what_is_no_report(places):
     put(places, "export.zip", "PK")
     put(places, "wide.csv", f"prompt\n{NAME}\n".encode("utf-16"))
     put(places, "adapter/v/adapter/adapter_config.json", json.dumps(NAME))
-    os.truncate(put(places, "weights.bin"), LARGEST + 1)
+    os.truncate(put(places, "weights.bin", "of nobody"), LARGEST + 1)
 
     found = find(places, WANTED)
 
@@ -651,7 +656,7 @@ def test_names_that_presidio_replaced_are_known_by_what_stands_for_them(places):
 def test_what_was_interrupted_is_finished_by_another_search(places):
     sendable, _ = run_beside_a_letter(places, ROW)
     taught = {**ROW, "prompt": sendable, "filter_version": "1"}
-    for name in ("screened_coverage", "training_set"):
+    for name in ("z/screened_coverage", "training_set"):
         put_version(places, name, VERSION, taught)
     teach(places, adapters=[VERSION])
     first = find(places, Wanted([ADDRESS]))

@@ -90,9 +90,8 @@ def _read_json(path: Path) -> Table:
     if not decoded(path.read_bytes()).lstrip("\ufeff \t\r\n").startswith("["):
         return _read_lines(path)
     records = list(read_json(path))
-    for line, _, problem in records:
-        if problem:
-            raise ValueError(f"line {line}: {problem}")
+    if any(problem for _, _, problem in records):
+        raise ValueError("expected an array of objects")
     rows = [row or {} for _, row, _ in records]
 
     def content_of(kept: Sequence[bool]) -> bytes:

@@ -49,7 +49,7 @@ class Wanted:
         self._forms = {form for form in forms if len(form) >= SHORTEST}
         self._pattern = re.compile("|".join(map(_as_words, self._forms)))
         self._spellings = {
-            unicodedata.normalize(form, case(text)).encode(encoding, errors="replace").lower()
+            unicodedata.normalize(form, case(text)).encode(encoding, "xmlcharrefreplace").lower()
             for text in texts
             for case in (str, str.lower, str.upper, str.title)
             for form in ("NFC", "NFD")
