@@ -14,6 +14,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
+from kedro.utils import find_kedro_project
 from kedro.validation.exceptions import DataValidationError, ParameterValidationError
 from pydantic import ValidationError
 
@@ -199,7 +200,7 @@ def forget(matching: tuple[str, ...], dry_run: bool, yes: bool) -> None:
 
     with _errors_as_sentences(), ExitStack() as held:
         wanted = Wanted(matching)
-        places = places_of(Path.cwd())
+        places = places_of(find_kedro_project(Path.cwd()))
         for ledger in () if dry_run else places.ledgers:
             held.enter_context(ledger.held("llamaduo forget"))
         found = find(places, wanted)

@@ -43,10 +43,7 @@ class Findings(NamedTuple):
         return not (self.whole or self.rows or any(self.journals.values()))
 
     def remove(self) -> None:
-        """Remove what is found; after an interruption another search finds the rest.
-
-        It finds it by the rows that are removed last.
-        """
+        """Remove what is found; after an interruption another search finds the rest."""
         for journal in self.journals:  # an interrupted removal may have left bytes in any of them
             Journal(journal).forget(self.matcher.wanted.is_in)
         for report in self.whole:
@@ -67,16 +64,12 @@ def find(places: Places, wanted: Wanted) -> Findings:
             _look_into(path, places, found)
         except OSError as error:
             left[path] = f"it cannot be read ({error.strerror})"
-    taught = [table.parent.name for table in found.rows if table.name in places.training_sets]
-    adapters = [
-        path.parent
-        for path in files
-        if path.name == MARKER
-        and any(_follows(path.parent.parent.name, version) for version in taught)
-    ]
+    versions = [table.parent.name for table in found.rows if table.name in places.training_sets]
+    every = [path.parent for path in files if path.name == MARKER]
+    adapters = [each for each in every if any(_follows(each.parent.name, v) for v in versions)]
 
     def turn(table: Path) -> tuple[bool, bool, bool]:
-        """Replies are known by the rows that they answer, what runs made by the user's rows."""
+        """Replies are known by what they answer, adapters by training sets, all by the inputs."""
         is_training_set = table.name in places.training_sets
         return not places.is_made(table), is_training_set, not table.stem.endswith(REPLIES)
 
@@ -135,18 +128,16 @@ def _fixed(path: Path, places: Places) -> str:
 
 
 def _is_beside_journal(path: Path) -> bool:
-    if not path.name.endswith(BESIDE_JOURNAL):
-        return False
-    journal = path.with_name(path.name[:-4])
-    return journal.is_file() and is_journal(journal)
+    journal = path.parent / path.name[: -len("-wal")]
+    return path.name.endswith(BESIDE_JOURNAL) and journal.is_file() and is_journal(journal)
 
 
 def _follows(adapter: str, version: str) -> bool:
     """Whether an adapter came after a training set's version, in its loop or in no loop.
 
-    Versions begin with their time. After a training set ``<loop>-i002`` come ``<loop>-i002`` and
-    ``<loop>-i003``, and any later ``<time>`` of a part of the loop that was run alone: it reads the
-    last iteration of whichever loop came before it.
+    Versions begin with their time. After a training set ``<loop>-i002`` come the adapters
+    ``<loop>-i002``, ``<loop>-i003`` and any later ``<time>``: a part of the loop that was run alone,
+    which reads the last iteration of whichever loop came before it.
     """
     loop, of = (each.rpartition("-i")[0] for each in (adapter, version))
     return adapter >= version and loop in ("", of)

@@ -34,10 +34,10 @@ class Places(NamedTuple):
     made: set[str]
     """Names of the files that runs write."""
     inputs: set[Path]
-    """Files and folders of the user, which no run writes, whatever their name is."""
+    """Files and folders of the user."""
     roles: dict[str, set[Path]]
-    """Of inputs: their pairs are shown to a service LLM and trained on (``coverage``), trained on
-    in place of what one writes (``ready``), or ``tested`` on."""
+    """Inputs by what they are for: ``coverage`` is shown to service LLMs and trained on, ``ready``
+    trained on in place of what these write, ``tested`` tested on."""
     training_sets: set[str]
     """Names of the files whose rows adapters have seen."""
     ledgers: list[Ledger]
