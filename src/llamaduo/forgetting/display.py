@@ -18,8 +18,9 @@ without the rows, then delete these folders, and all that was exported or merged
 BEYOND = """\
 Not looked at: git history, backups, exports and other copies, shell history, and folders \
 llamaduo-training-* that a killed training has left among the temporary files. Not known again: \
-another form of a name, and what a service LLM or a judge wrote about a person without one of the \
-texts, unless it answers a row of theirs. No loop runs meanwhile, but a part of one may \
+another form of a name; what a service LLM or a judge wrote about a person without one of the \
+texts, unless it answers a row of theirs; requests to judge a response to their prompt in which \
+presidio has replaced names or places. No loop runs meanwhile, but a part of one may \
 (kedro run --pipelines=…), and would write rows back: end it first."""
 
 

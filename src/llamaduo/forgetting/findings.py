@@ -136,8 +136,8 @@ def _follows(adapter: str, version: str) -> bool:
     """Whether an adapter came after a training set's version, in its loop or in no loop.
 
     Versions begin with their time. After a training set ``<loop>-i002`` come the adapters
-    ``<loop>-i002``, ``<loop>-i003`` and any later ``<time>``: a part of the loop that was run alone,
-    which reads the last iteration of whichever loop came before it.
+    ``<loop>-i002``, ``<loop>-i003`` and any later ``<time>`` of a part of the loop that was run
+    alone: it reads the last iteration of whichever loop came before it.
     """
     loop, of = (each.rpartition("-i")[0] for each in (adapter, version))
     return adapter >= version and loop in ("", of)
