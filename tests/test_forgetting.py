@@ -637,7 +637,22 @@ def test_words_that_stand_in_the_rows_of_others_are_nobodys_and_that_is_said(pla
     found = forget_address(places)
 
     assert journal.count(lambda text: "Sort" in text) == requests
-    assert "all the words of one that goes" in found.left[path_of(places, "raw/train.jsonl")]
+    assert "all the words of a prompt that goes" in found.left[path_of(places, "raw/train.jsonl")]
+
+
+def test_a_response_that_others_have_too_is_no_quotation(places):
+    response = "category billing, priority normal"
+    train = put_rows(
+        places,
+        "raw/train.jsonl",
+        {**ROW, "response": f"{response} {ADDRESS}"},
+        {**OTHER, "response": response},
+    )
+
+    found = find(places, Wanted([ADDRESS]))
+
+    assert found.rows == {train: 1}
+    assert not found.left
 
 
 def test_names_that_presidio_replaced_are_known_by_what_stands_for_them(places):
@@ -723,5 +738,6 @@ def test_what_is_left_is_named_with_the_reason_and_without_the_text(places, caps
     assert "pairs.jsonl: rows (1)" in shown
     assert "report.html: whole file" in shown
     assert "Write them down" in shown
+    assert "\n\n\n" not in shown
     assert "Not on this machine, and not looked at:\n  s3://bucket/pairs.jsonl" in shown
     assert "Müller" not in shown

@@ -40,7 +40,7 @@ def show(found: Findings, remote: Iterable[str]) -> None:
         ("Not on this machine, and not looked at:", remote, ""),
     ):
         if lines := list(lines):
-            click.echo("\n  ".join([head, *lines]) + f"\n{advice}\n")
+            click.echo("\n  ".join([head, *lines]) + f"\n{advice}".rstrip() + "\n")
     click.echo(BEYOND)
 
 

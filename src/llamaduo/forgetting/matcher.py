@@ -14,8 +14,8 @@ from llamaduo.forgetting.wanted import SHORTEST_PASSAGE, Wanted, words_of
 
 SHARED_IDS = "rows that go share ids with others, so that nothing is known to be made from them"
 QUOTED = (
-    "rows hold all the words of one that goes, and stay, as do requests and reports that quote it; "
-    "name more of the person's details"
+    "rows hold all the words of a prompt that goes, and stay, as do requests and reports that "
+    "quote it; name more of the person's details"
 )
 Rows = dict[Path, list[Row]]
 
@@ -81,11 +81,13 @@ def identify(
     made = {(path.parent.name, _id(row)) for path in derived for row in derived[path] if _id(row)}
     known = chain(*persons.values(), *derived.values())
     passages = {passage for row in known for passage in _passages(row, wanted)}
+    prompts = {words_of(str(row.get("prompt"))) for row in chain(*persons.values())}
     for path in (path for path in others if is_within(path, places.inputs)):
         words = "\n".join(words_of(text_of(row)) for row in others[path])
-        if quoted := {passage for passage in passages if passage in words}:
+        shared = {passage for passage in passages if passage in words}
+        passages -= shared
+        if shared & prompts:
             unknown[path] = QUOTED
-            passages -= quoted
     return RowMatcher(Wanted(wanted.texts, passages), ids | made), unknown
 
 
