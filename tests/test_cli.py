@@ -1,8 +1,10 @@
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
 from kedro.utils import load_obj
 from kedro.validation.exceptions import DataValidationError
 
@@ -42,6 +44,20 @@ def test_a_command_outside_of_a_project_says_so(tmp_path, monkeypatch):
 
     assert result.exit_code == 1
     assert "pyproject.toml" in result.output
+
+
+def test_somebody_is_forgotten_from_any_folder_of_the_project(tmp_path, monkeypatch):
+    repository = Path(__file__).parents[1]
+    bootstrap_project(repository)
+    shutil.copytree(repository / "conf", tmp_path / "conf")
+    shutil.copy(repository / "pyproject.toml", tmp_path)
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path / "notes")
+
+    result = CliRunner().invoke(cli.commands["forget"], ["--matching", "somebody", "--dry-run"])
+
+    assert "nothing was changed" in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "notes", "pyproject.toml"]
 
 
 def test_a_failed_check_is_said_without_personal_details():

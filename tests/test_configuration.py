@@ -1,6 +1,7 @@
 """Every checked-in environment loads, and every entry and parameter of it is usable."""
 
 import re
+import shutil
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -14,6 +15,7 @@ from kedro.io import AbstractDataset, MemoryDataset
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
+from llamaduo.errors import InputError
 from llamaduo.forgetting.places import places_of
 from llamaduo.iterations import is_whole_loop
 from tests.fakes.openai_server import FakeOpenAI, echo
@@ -56,11 +58,45 @@ def test_every_dataset_of_every_pipeline_has_an_entry_that_can_be_made(context):
         assert not isinstance(dataset, MemoryDataset), name
 
 
-def test_what_no_pipeline_writes_is_the_users_own(context):
-    own = {path.name for path in places_of(context).own}
+def test_forgetting_knows_the_places_of_all_environments_without_credentials(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    bootstrap_project(REPOSITORY)
+    places = places_of(REPOSITORY)
 
-    assert own >= {"raw_pairs.jsonl", "ready_pairs.jsonl", "human_scores.jsonl", "judge.txt"}
-    assert not own & {"training_set.jsonl", "coverage_report.json", "baselines.json"}
+    data = [REPOSITORY / root for root in ("data", "data/dev", "data/openai", "data/test")]
+    assert places.roots >= {*data, REPOSITORY / "conf/base/prompts/judge.txt"}
+    assert {ledger.folder for ledger in places.ledgers} == {root / "ledger" for root in data}
+    assert {path.name for path in places.roles["tested"]} == {
+        *("coverage_test.jsonl", "coverage_dev.jsonl", "coverage_holdout.jsonl"),
+    }
+    inputs = {path.name for path in places.inputs}
+    assert inputs >= {"raw_pairs.jsonl", "coverage_train.jsonl", "human_scores.jsonl", "judge.txt"}
+    assert places.made >= {"training_set.jsonl", "coverage_report.json", "baselines.json"}
+    assert not places.made & inputs
+
+
+def test_forgetting_knows_which_files_are_on_this_machine(tmp_path):
+    bootstrap_project(REPOSITORY)
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    entries = {"ready_pairs": "file:///elsewhere/pairs.csv", "raw_pairs": "s3://bucket/pairs.csv"}
+    OmegaConf.save(
+        {name: {"filepath": path} for name, path in entries.items()},
+        tmp_path / "conf/test/catalog.yml",
+    )
+
+    places = places_of(tmp_path)
+
+    assert Path("/elsewhere/pairs.csv") in places.roots & places.roles["ready"]
+    assert places.remote == ["s3://bucket/pairs.csv"]
+
+
+def test_nobody_is_forgotten_while_a_configuration_cannot_be_read(tmp_path):
+    bootstrap_project(REPOSITORY)
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    (tmp_path / "conf/test/catalog.yml").write_text("coverage_train: [", encoding="utf-8")
+
+    with pytest.raises(InputError, match=r"conf/test cannot be read.* mend it first"):
+        places_of(tmp_path)
 
 
 def test_the_layers_of_every_pipeline_have_an_order(context):

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
-from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
+from kedro.utils import find_kedro_project
 from kedro.validation.exceptions import DataValidationError, ParameterValidationError
 from pydantic import ValidationError
 
@@ -178,35 +178,37 @@ cli.add_command(RunCommand("run", params=OPTIONS, callback=_run, help=HELP))
     required=True,
     help="A name, an address, a number: 3 characters or more. Repeat it for each spelling.",
 )
-@click.option("--env", "-e", help="Kedro environment whose catalog and data are searched.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and change nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
-def forget(matching: tuple[str, ...], env: str | None, dry_run: bool, yes: bool) -> None:
+def forget(matching: tuple[str, ...], dry_run: bool, yes: bool) -> None:
     """Remove a person's rows from all that this project keeps.
 
-    Looks for TEXT, in whole words, in the files that the catalog names and in all below the data
-    root, whatever the case, white space and escapes are. Rows of tables are removed, with what was
-    made from them, in the journal only the texts, and reports made from such rows whole. Adapters
-    that were trained on them are listed, not removed.
+    Name every address and every name of the person, each form by itself: behind the privacy gate an
+    address is gone, and a name may stay.
+
+    Looks for TEXT, in whole words, in the files that the catalogs of all environments name and in
+    all below their data roots, whatever the case, white space and escapes are. Rows of tables are
+    removed, with what was made from them, in the journal only the texts, and reports made from
+    such rows whole. Adapters that were trained on them are listed, not removed.
 
     Exit code: 0 done, or nothing found; 1 refused, or failed.
     """
     from llamaduo.forgetting.display import show
-    from llamaduo.forgetting.findings import search
+    from llamaduo.forgetting.findings import find
     from llamaduo.forgetting.places import places_of
     from llamaduo.forgetting.wanted import Wanted
 
     with _errors_as_sentences(), ExitStack() as held:
         wanted = Wanted(matching)
-        places = places_of(KedroSession.create(env=env).load_context())
+        places = places_of(find_kedro_project(Path.cwd()))
         for ledger in () if dry_run else places.ledgers:
             held.enter_context(ledger.held("llamaduo forget"))
-        found = search(places, wanted)
-        show(found)
+        found = find(places, wanted)
+        show(found, places.remote)
         if dry_run:
             click.echo("nothing was changed")
             return
-        if found.to_remove() and not yes:
+        if not (found.is_empty or yes):
             click.confirm("Remove them?", abort=True)
         found.remove()
         click.echo("done")

@@ -24,7 +24,7 @@ def make_folder(folder: Path) -> None:
 @contextmanager
 def replacing(path: Path, mode: int = 0o666 & ~OTHERS) -> Iterator[BinaryIO]:
     """A file that stands under its name when all of it is on the disk; before, the old one does."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

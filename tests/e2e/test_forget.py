@@ -28,7 +28,7 @@ def forget(monkeypatch):
 
     def run(project, *arguments, code=0, **options):
         monkeypatch.chdir(project.folder)
-        result = CliRunner().invoke(cli, ["forget", "--env=test", *arguments], **options)
+        result = CliRunner().invoke(cli, ["forget", *arguments], **options)
         assert result.exit_code == code, result.output
         return result.output
 

@@ -1,56 +1,62 @@
-"""Where a person's rows may lie: below the data root, and wherever the catalog points to."""
+"""Where a person's rows may lie: below the data roots, and wherever the catalogs point to."""
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kedro.framework.context import KedroContext
-from kedro.framework.project import pipelines
+from kedro.config import MissingConfigException
+from kedro.framework.project import pipelines, settings
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from llamaduo.errors import InputError
 from llamaduo.ledger import Ledger, ledgers_below
-from llamaduo.parameters import LoopParameters
 
-TRAINING_SET = "training_set"
-TAUGHT = ("coverage_train", "ready_pairs")
-TESTED = ("coverage_test", "coverage_holdout")
+ROLES = {
+    "coverage": ["coverage_train"],
+    "ready": ["ready_pairs"],
+    "tested": ["coverage_test", "coverage_holdout"],
+}
 BASE_MODEL = {"config.json", "tokenizer_config.json"}
 """Files of a model as it came; what it knows it did not learn here."""
+ROOT = "data root"
+"""In the place of an entry's name."""
+PARTIAL = ".partial"
+"""The end of what an interrupted save leaves; the file's own name stands before it."""
 
 
 class Places(NamedTuple):
-    """What one environment's catalog reads and writes."""
+    """What the catalogs of all environments read and write; paths are resolved."""
 
-    roots: list[Path]
-    """Files and folders; the data root is the first."""
-    own: set[Path]
-    """Files and folders of the user: the coverage set, and what no pipeline writes."""
-    training_set: str
-    """Name of its files, whose rows adapters have seen."""
-    taught: set[Path]
-    """Inputs whose pairs are trained on, by their id or as ``seed_id`` of others."""
-    tested: set[Path]
-    """Inputs whose pairs are tested on."""
-    carried: set[str]
-    """Names of the files that a loop's next iteration reads."""
+    roots: set[Path]
+    """Files and folders to look at, the data roots among them."""
+    made: set[str]
+    """Names of the files that runs write."""
+    inputs: set[Path]
+    """Files and folders of the user."""
+    roles: dict[str, set[Path]]
+    """Inputs by what they are for: ``coverage`` is shown to service LLMs and trained on, ``ready``
+    trained on in place of what these write, ``tested`` tested on."""
+    training_sets: set[str]
+    """Names of the files whose rows adapters have seen."""
     ledgers: list[Ledger]
     remote: list[str]
     """URLs, which are not looked at."""
 
-    def files(self) -> Iterator[Path]:
-        """Each file once; folders of base models are left out."""
-        seen = set()
+    def files(self) -> list[Path]:
+        """Each file once, and folders that cannot be listed; those of base models are left out."""
+        found: dict[str, Path] = {}
         for path in self._paths():
-            real = path.resolve()
-            if real not in seen and path.is_file():
-                seen.add(real)
-                yield path
+            found.setdefault(os.path.realpath(path), path)
+        return list(found.values())
 
     def _paths(self) -> Iterator[Path]:
-        seen = set()
-        for root in self.roots:
-            yield root
-            for name, folders, files in os.walk(root, followlinks=True):
+        seen, closed = set(), list[OSError]()
+        for root in sorted(root for root in self.roots if root.exists()):
+            if root.is_file():
+                yield root
+            for name, folders, files in os.walk(root, onerror=closed.append, followlinks=True):
                 folder = Path(name).resolve()
                 if folder in seen or set(files) >= BASE_MODEL:
                     folders.clear()
@@ -58,46 +64,60 @@ class Places(NamedTuple):
                 seen.add(folder)
                 folders.sort()
                 yield from (Path(name, file) for file in sorted(files))
+        yield from (Path(error.filename) for error in closed)
 
-    def is_own(self, path: Path) -> bool:
-        """Whether a file is the user's, or lies beside such a one, as a copy of it would."""
-        return path.parent in {each.parent for each in self.own} or is_below(path, self.own)
-
-    def is_in_ledger(self, path: Path) -> bool:
-        """Whether a file is an event, which is never changed."""
-        return is_below(path, {ledger.folder for ledger in self.ledgers})
+    def is_made(self, path: Path) -> bool:
+        """Whether a run writes files of this name, or a save of one has left it half written."""
+        if path.suffix == PARTIAL:
+            return any(path.name.startswith(f".{name}.") for name in self.made)
+        return path.name in self.made and not is_within(path, self.inputs)
 
 
-def is_below(path: Path, places: set[Path]) -> bool:
+def is_within(path: Path, places: Iterable[Path]) -> bool:
     """Whether a file is one of some places, or lies below one."""
-    return not places.isdisjoint((path, *path.parents))
+    real = Path(os.path.realpath(path))  # unlike resolve() also of links in a circle
+    return any(real.is_relative_to(place) for place in places)
 
 
-def places_of(context: KedroContext) -> Places:
-    """The places of an environment."""
-    catalog: Any = context.catalog
-    entries = {name: set(_paths(each)) for name, each in catalog.config_resolver.config.items()}
+def places_of(project: Path) -> Places:
+    """The places of a project, over all its environments; credentials are not read.
 
-    def local(names: Iterable[str]) -> set[Path]:
+    Raises:
+        InputError: The configuration of an environment cannot be read.
+    """
+    entries: dict[str, set[str]] = {}
+    for folder in (project / settings.CONF_SOURCE).iterdir():
+        for name, entry in _catalog(folder).items() if folder.is_dir() else ():
+            entries.setdefault(name, set()).update(_paths(entry))
+
+    def of(names: Iterable[str]) -> set[Path]:
         paths = {path for name in names for path in entries.get(name, ())}
-        return {Path(path) for path in paths if "://" not in path}
+        return {(project / path).resolve() for path in paths if "://" not in path}
 
-    made = {name for pipeline in pipelines.values() for name in pipeline.all_outputs()}
-    root = context.project_path / context.config_loader["globals"]["data"]
-    taught, tested = local(TAUGHT), local(TESTED)
-    settings = LoopParameters.model_validate(catalog.load("params:loop"))
-    ledger: Ledger = catalog.load(settings.ledger)
-    others = [each for each in ledgers_below(root) if each.folder != ledger.folder]
+    roles = {role: of(names) for role, names in ROLES.items()}
+    written = of({name for pipeline in pipelines.values() for name in pipeline.all_outputs()})
+    inputs = (of(entries) - written).union(*roles.values())
+    ledgers = {ledger.folder for root in of([ROOT]) for ledger in ledgers_below(root)}
     return Places(
-        roots=[root, *sorted(local(entries))],
-        own=local(entries) - local(made) | taught | tested,
-        training_set=Path(catalog.config_resolver.config[TRAINING_SET]["filepath"]).name,
-        taught=taught,
-        tested=tested,
-        carried={path.name for path in local(settings.carry.values())},
-        ledgers=[ledger, *others],
-        remote=sorted({path for paths in entries.values() for path in paths if "://" in path}),
+        roots=of(entries),
+        made={path.name for path in written - inputs},
+        inputs=inputs - of([ROOT]),
+        roles=roles,
+        training_sets={path.name for path in of(["training_set"])},
+        ledgers=[Ledger(folder) for folder in ledgers | of(["ledger"])],
+        remote=sorted(path for path in set().union(*entries.values()) if "://" in path),
     )
+
+
+def _catalog(folder: Path) -> dict[str, Any]:
+    """The catalog of an environment, with its data root as an entry."""
+    try:
+        loader = settings.CONFIG_LOADER_CLASS(
+            str(folder.parent), env=folder.name, **settings.CONFIG_LOADER_ARGS
+        )
+        return {**loader["catalog"], ROOT: {"path": loader["globals"]["data"]}}
+    except (MissingConfigException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise InputError(f"{folder} cannot be read; mend it first ({error})") from error
 
 
 def _paths(entry: dict[str, Any]) -> Iterator[str]:
@@ -106,4 +126,4 @@ def _paths(entry: dict[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             yield from _paths(value)
         elif key in ("filepath", "path"):
-            yield value
+            yield str(value).removeprefix("file://")

@@ -4,37 +4,26 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from llamaduo.errors import InputError
 
-ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
+CODE_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
+CONTROL_ESCAPE = re.compile(r"\\+[bfnrt]")
+BACKSLASHES = re.compile(r"\\+")
 SURROGATE = re.compile("[\ud800-\udfff]")
-BYTE = re.compile("[\udc80-\udcff]")
+ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 """What ``surrogateescape`` makes of a byte that is no UTF-8."""
-OCTETS = re.compile("(?:%[0-9a-fA-F]{2}|=[0-9A-F]{2})+")
-"""Of URLs, and of e-mails in quoted-printable (RFC 2045)."""
-SOFT_BREAK = re.compile("=\r?\n")
-UTF_8 = (
-    rb"[\t\n\r\x20-\x7e]|[\xc2-\xdf][\x80-\xbf]"
-    rb"|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
-)
-"""One character."""
-CONTROLS = dict(zip("bfnrt", "\b\f\n\r\t", strict=True))
-DEPTH = 6
-"""How often a text may be escaped: JSON in the JSON of an answer, in a row, in a report."""
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 SHORTEST = 3
 """Characters; what is shorter stands in every row."""
-IN_WORD = r"[^\W_\u0590-\u1dff\u2000-\U0010ffff]"
+SHORTEST_PASSAGE = 20
+"""Characters of a row's words; fewer may stand in the rows of others."""
+SPACED_LETTER = r"[^\W_\u0590-\u1dff\u2000-\U0010ffff]"
 """A letter or digit of Latin, Greek, Cyrillic or Armenian. Other scripts write words without spaces
 between them, or affixes without one."""
-GAP = re.compile(r'[\s"<>]+')
-DETAIL = re.compile(r"[\d@]|://|[!-~]{16}")
+BETWEEN_PARTS = re.compile(r'[\s"<>]+')
+PERHAPS_A_DETAIL = re.compile(r"[\d@]|://|[!-~]{16}")
 WORD = re.compile(r"\w+")
-WINDOW = 2**20
-"""Bytes of a large file that are looked at together."""
-OVERLAP = 2**12
-"""Bytes at the end of a window that the next one begins with."""
 
 
 class Wanted:
@@ -42,14 +31,13 @@ class Wanted:
 
     Args:
         texts: As a person types them; they are found where they begin and end with a word.
-        rows: Texts of rows, each by its ``words``, which are the same before the privacy gate and
-            after it.
+        passages: The ``words_of`` rows, which are the same before the privacy gate and after it.
 
     Raises:
-        InputError: One of them is too short.
+        InputError: One of the texts is too short.
     """
 
-    def __init__(self, texts: Sequence[str], rows: Iterable[str] = ()) -> None:
+    def __init__(self, texts: Sequence[str], passages: Iterable[str] = ()) -> None:
         for text in texts:
             if len(_folded(text)) < SHORTEST:
                 raise InputError(
@@ -60,38 +48,45 @@ class Wanted:
         forms = {form for text in texts for form in _forms(text)}
         self._forms = {form for form in forms if len(form) >= SHORTEST}
         self._pattern = re.compile("|".join(map(_as_words, self._forms)))
-        self._rows = [f" {row} " for row in rows]
-        # One character may become three by folding.
-        shortest = max(SHORTEST, min(map(len, self._forms)) // 3)
-        self._stretches = re.compile(rb"(?:%b){%d,}" % (UTF_8, shortest))
+        self._spellings = {
+            unicodedata.normalize(form, case(text)).encode(encoding, "xmlcharrefreplace").lower()
+            for text in texts
+            for case in (str, str.lower, str.upper, str.title)
+            for form in ("NFC", "NFD")
+            for encoding in ("utf-8", "latin-1")
+        }
+        self._passages = [f" {passage} " for passage in passages]
 
     def is_in(self, text: str) -> bool:
-        """Whether a text holds one of them, plain or escaped as in JSON, HTML, URLs or e-mails."""
-        return any(self._pattern.search(form) or self._has_row(form) for form in _forms(text))
+        """Whether a text holds one of them, plain or escaped as in JSON or HTML."""
+        return any(self._pattern.search(form) or self._has_passage(form) for form in _forms(text))
 
     def is_in_bytes(self, content: bytes) -> bool:
-        """The same of what is not decoded: UTF-8, Latin-1, or UTF-8 in the midst of numbers."""
-        if b"\0" not in content:
-            return self.is_in(content.decode(errors="surrogateescape"))
-        # Nothing need stand between two values there, so that words cannot be told.
-        stretches = b"\0".join(self._stretches.findall(content)).decode(errors="ignore")
-        return any(wanted in form for form in _forms(stretches) for wanted in self._forms)
+        """Whether a file's content does: UTF-8, UTF-16, Latin-1, or text in the midst of numbers.
 
-    def is_in_file(self, path: Path) -> bool:
-        """The same of a file of any size and kind."""
-        before = b""
-        with path.open("rb") as file:
-            while window := file.read(WINDOW):
-                if self.is_in_bytes(before + window):
-                    return True
-                before = window[-OVERLAP:]
-        return False
+        There no words can be told: a part of one counts, and white space and escapes as typed.
+        """
+        if is_text(content):
+            return self.is_in(decoded(content))
+        # Without the zeros UTF-16 is Latin-1, if all of its letters are.
+        lower = content.replace(b"\0", b"").lower()
+        return any(spelling in lower for spelling in self._spellings)
 
-    def _has_row(self, form: str) -> bool:
-        if not self._rows:
-            return False
-        words = f" {words_of(form)} "
-        return any(row in words for row in self._rows)
+    def _has_passage(self, form: str) -> bool:
+        words = f" {words_of(form)} " if self._passages else ""
+        return any(passage in words for passage in self._passages)
+
+
+def is_text(content: bytes) -> bool:
+    """Whether a file's content is text: it has no zero bytes, or begins as UTF-16 does."""
+    return content.startswith(UTF_16) or b"\0" not in content
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file; a byte that is not of its encoding stays apart."""
+    if content.startswith(UTF_16):
+        return content.decode("utf-16", errors="replace")
+    return content.decode(errors="surrogateescape")
 
 
 def words_of(text: str) -> str:
@@ -99,50 +94,37 @@ def words_of(text: str) -> str:
 
     Among these is all that the privacy gate replaces, but for the names and places of ``presidio``.
     """
-    plain = (part for part in GAP.split(_folded(text)) if not DETAIL.search(part))
+    parts = BETWEEN_PARTS.split(_folded(text))
+    plain = (part for part in parts if not PERHAPS_A_DETAIL.search(part))
     return " ".join(WORD.findall(" ".join(plain)))
 
 
 def _as_words(form: str) -> str:
-    begin, end = (re.match(IN_WORD, form[place]) for place in (0, -1))
-    before, after = f"(?<!{IN_WORD})" if begin else "", f"(?!{IN_WORD})" if end else ""
+    begin, end = (re.match(SPACED_LETTER, form[place]) for place in (0, -1))
+    before = f"(?<!{SPACED_LETTER})" if begin else ""
+    after = f"(?!{SPACED_LETTER})" if end else ""
     return before + re.escape(form) + after
 
 
 def _forms(text: str) -> Iterator[str]:
-    """A text at each depth of its escapes, in the one form in which texts are compared."""
-    text = BYTE.sub(lambda byte: chr(ord(byte[0]) - 0xDC00), text)
+    r"""A text as it is, without its escapes at any depth, and with a space for each backslash.
+
+    A backslash and a letter may be an escape or, as in ``C:\Users\nora``, begin a name.
+    """
+    text = ESCAPED_BYTE.sub(lambda byte: chr(ord(byte[0]) - 0xDC00), text)  # Latin-1
     yield _folded(text)
-    for _ in range(DEPTH):
-        plainer = _unescaped(text)
-        if plainer == text:
-            return
-        text = plainer
-        yield _folded(text)
+    plain = text
+    while (plainer := html.unescape(plain)) != plain:
+        plain = plainer
+    plain = CODE_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), plain)
+    if SURROGATE.search(plain):  # two of them are one character
+        plain = plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if plain != text or "\\" in text:
+        yield _folded(BACKSLASHES.sub("", CONTROL_ESCAPE.sub(" ", plain)))
+        yield _folded(BACKSLASHES.sub(" ", plain))
 
 
 def _folded(text: str) -> str:
     """Caseless (Unicode 3.13, D145), composed, and with one space for each white space."""
     caseless = unicodedata.normalize("NFD", text).casefold()
     return " ".join(unicodedata.normalize("NFC", caseless).split())
-
-
-def _unescaped(text: str) -> str:
-    """A text with one level of its escapes less."""
-    text = ESCAPE.sub(_character, text)
-    if SURROGATE.search(text):  # two of them are one character
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return OCTETS.sub(_decoded, SOFT_BREAK.sub("", html.unescape(text)).replace("+", " "))
-
-
-def _character(escape: re.Match[str]) -> str:
-    code, letter = escape.groups()
-    return chr(int(code, 16)) if code else CONTROLS.get(letter, letter)
-
-
-def _decoded(octets: re.Match[str]) -> str:
-    content = bytes.fromhex(octets[0].replace("%", "").replace("=", ""))
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return content.decode("latin-1")

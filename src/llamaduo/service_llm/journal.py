@@ -51,8 +51,8 @@ FROM attempts_0 WHERE usable = 1
 """
 SQLITE = b"SQLite format 3\0"
 ANSWERED = "answered"
-FORGET = "UPDATE attempts SET key = x'', request = '', body = NULL, outcome = 'forgotten'"
-HOLDING = "WHERE is_wanted(request) OR is_wanted(COALESCE(body, ''))"
+TAKE_TEXTS_OUT = "UPDATE attempts SET key = x'', request = '', body = NULL, outcome = 'forgotten'"
+WHERE_WANTED = "WHERE is_wanted(request) OR is_wanted(COALESCE(body, ''))"
 CHUNK = 500
 PATIENCE_MS = 1000
 """With another process that reads or writes while texts are taken out."""
@@ -105,20 +105,29 @@ def request_key(endpoint: str, body: dict[str, Any], repeat: int) -> bytes:
 
 
 def is_journal(path: Path) -> bool:
-    """Whether a file is a journal, under whatever name; nothing of it is changed."""
+    """Whether a file is a journal, under whatever name; nothing of it is changed.
+
+    Raises:
+        JournalError: Another process has locked it, so that it cannot be told.
+    """
     with path.open("rb") as file:
         if file.read(len(SQLITE)) != SQLITE:
             return False
     with closing(_read_only(path)) as connection:
         try:
-            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
-        except sqlite3.DatabaseError:  # it only begins like one
-            return False
-        return ("attempts",) in tables
+            columns = connection.execute("SELECT name FROM pragma_table_info('attempts')")
+            return {("request",), ("body",)} <= set(columns)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise JournalError(
+                    f"another process has locked {path}; end it, then run this once more"
+                ) from error
+            return False  # it only begins like one
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=PATIENCE_MS / 1000)
 
 
 class Journal:
@@ -186,7 +195,9 @@ class Journal:
         """
         with closing(_read_only(self.path)) as connection:
             connection.create_function("is_wanted", 1, is_wanted)
-            (count,) = connection.execute(f"SELECT COUNT(*) FROM attempts {HOLDING}").fetchone()
+            (count,) = connection.execute(
+                f"SELECT COUNT(*) FROM attempts {WHERE_WANTED}"
+            ).fetchone()
             return int(count)
 
     def forget(self, is_wanted: Callable[[str], bool]) -> int:
@@ -205,7 +216,7 @@ class Journal:
             connection.create_function("is_wanted", 1, is_wanted)
             connection.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
             connection.execute("PRAGMA secure_delete = ON")
-            forgotten = connection.execute(f"{FORGET} {HOLDING}").rowcount
+            forgotten = connection.execute(f"{TAKE_TEXTS_OUT} {WHERE_WANTED}").rowcount
             # Earlier updates have left copies in the free space of pages.
             connection.execute("VACUUM")
             (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
