@@ -7,6 +7,7 @@ from llamaduo.service_llm.details import Detail, take
 
 LOGIN = re.compile(
     r"""://([^\s\0/:@"'<>]*):([^\s\0/"'<>]+)@ |://([^\s\0/:@"'<>]{16,})@
+    |\bhooks\.slack\.com/(?:services|workflows|triggers)/([\w/]{16,}+)
     |(?<!\S)(?:-u|--user)[ =]["']?([^\s\0:"']+):(?=\S*[^\W\d_])([^\s\0"']{4,})        # of curl""",
     re.VERBOSE,
 )
@@ -40,18 +41,21 @@ KNOWN_KEY = re.compile(
     re.VERBOSE,
 )
 ASSIGNMENT = re.compile(
-    r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|kennwort|mot\ de\ passe|contrase[nñ]a
-        |secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key|session[_ -]?id
-        |token\b|credential)
-    \w{0,16}(?P<before>[ ]?["']{0,3})
-    (?:[ ]{0,2}(?P<sign>=>|:=|[:=|]|->|\b(?:is|was|ist|war|lautet)\b)|(?=[ ]))[ ]{0,2}
-    (?:(?P<quote>["'\n]{1,3})(?P<quoted>(?:(?!://)[^\s\0"']){4,}+)
-    |(?P<bare>(?:(?!://)[^\s\0"'<>,;`]){4,}+))(?!\0)""",
+    r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|\bpw\b|kennwort|mot\ de\ passe
+        |contrase[nñ]a|secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key
+        |session[_ -]?id|token\b|credential)
+    \w{0,16}(?:[ ]?\([^()\n]{0,20}\))?
+    (?P<link>(?:[\s"'`*:=|<>„“-]|\b(?:is|was|ist|war|lautet|now|to|jetzt)\b){1,12})
+    (?P<value>(?<=["'\n])(?:(?!://)[^\s\0"']){4,}+|(?:(?!://)[^\s\0"'<>,;`]){4,}+)(?!\0)""",
     re.IGNORECASE | re.VERBOSE,
 )
+SIGN = re.compile(r"[:=|>\n]|\s-\s|[a-z]", re.IGNORECASE)
+"""Makes of what follows a name its value."""
+JSON_KEY = re.compile(r"[\"']\s*:[\s-]*")
+JSON_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 ASSIGNED = (
     "pass",
-    "pwd",
+    "pw",
     "kennwort",
     "contrase",
     "secret",
@@ -106,17 +110,17 @@ def find_keys(text: str) -> Iterator[Detail]:
     if not any(word in lower for word in ASSIGNED):
         return
     for match in ASSIGNMENT.finditer(take(text, found)):
-        value = (match["quoted"] or match["bare"]).rstrip(".,:;!?)]}")
+        value = match["value"].rstrip(".,:;!?)]}*“")
         if _is_secret(value, match):
-            start = max(match.start("quoted"), match.start("bare"))
+            start = match.start("value")
             yield Detail("key", start, start + len(value), value)
 
 
 def _is_secret(value: str, match: re.Match[str]) -> bool:
     is_password = match["name"].lower().startswith(PASSWORD_NAMES)
-    if not match["sign"]:
+    if not SIGN.search(match["link"]):
         has_digit = any(character.isdigit() for character in value)
         return is_password and has_digit and len(value) >= LEAST_BARE and is_secret_like(value)
-    if match["before"].strip() and not match["quote"]:  # a number of a JSON object, and stays one
+    if JSON_KEY.fullmatch(match["link"]) and JSON_NUMBER.fullmatch(value):  # and stays one
         return False
     return is_secret_like(value) or (is_password and value.isdigit())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from llamaduo.service_llm.details import Detail, Readable, read, take
 from llamaduo.service_llm.names import find_names
 from llamaduo.service_llm.personal_details import find_details
-from llamaduo.service_llm.phones import find_counted
 from llamaduo.service_llm.repetitions import find_again
-from llamaduo.service_llm.surrogates import make_surrogate, write_like
+from llamaduo.service_llm.surrogates import KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 MOST_DRAWS = 200
 """Ranges are finite: the 96 names can all be in use."""
@@ -41,8 +43,6 @@ class PrivacySettings(BaseModel):
     """ISO 3166 codes of the countries whose phone numbers are known without a country code."""
     model: str = "en_core_web_sm"
     """The spaCy model that finds names and places: an installed package, or a folder."""
-    language: str = "en"
-    """ISO 639 code of that model's language."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +83,13 @@ class PrivacyGate:
             if not replaced:
                 break
             protected = Protected(now, protected.replaced + replaced)
+        else:
+            logger.error(
+                "the privacy gate still found %s after %d rounds: personal details may be left, so "
+                "please report the form of this text",
+                ", ".join(sorted(set(replaced))),
+                MOST_ROUNDS,
+            )
         return protected
 
     def protect_rows(self, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -112,12 +119,11 @@ class PrivacyGate:
 
     def _find(self, texts: list[str]) -> list[list[Detail]]:
         """The details of each text by their place; what is one in one of them is one in all."""
-        counted = {number for text in texts for number in find_counted(text)}
         found, rests = [], []
         for text in texts:
-            details, rest = find_details(text, self.settings.regions, counted)
+            details, rest = find_details(text, self.settings.regions)
             if self.settings.detect == "presidio":
-                names = find_names(rest, self.settings.model, self.settings.language)
+                names = find_names(rest, self.settings.model)
                 details, rest = [*details, *names], take(rest, names)
             found.append(details)
             rests.append(rest)
@@ -147,7 +153,7 @@ def _draw(readable: list[Readable], found: list[list[Detail]]) -> dict[tuple[str
             continue
         rng = Random(f"{digest}/{len(surrogates)}")
         for _ in range(MOST_DRAWS):
-            surrogate = make_surrogate(each.kind, each.value, rng)
+            surrogate = KINDS[each.kind].make(each.value, rng)
             if surrogate not in taken:
                 break
         taken.add(surrogate)
@@ -177,7 +183,7 @@ def _replaced(
     end = 0
     for each in details:
         old = readable.text[each.start : each.end]
-        new = write_like(each.kind, surrogates[_key(each)], old)
+        new = KINDS[each.kind].write(surrogates[_key(each)], old)
         places = readable.places[each.start : each.end + 1]
         pieces += text[end : places[0]], _spelled(new, old, text, places)
         end = places[-1]
