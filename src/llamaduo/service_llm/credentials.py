@@ -13,7 +13,7 @@ LOGIN = re.compile(
 )
 QUERY = re.compile(
     r"""[?&;#](?=[\w.-]{0,64}(?:token|key|secret|passw|pwd|signature|sig|auth|session|credential))
-    [\w.-]++=((?:(?!://)[^\s\0&#"'<>]){5,}[^\s\0&#"'<>.,:;!?()\[\]{}])""",
+    [\w.-]++=((?:(?!://)[^\s\0&#"'<>,;|]){5,}[^\s\0&#"'<>.,:;|!?()\[\]{}])""",
     re.IGNORECASE | re.VERBOSE,
 )
 JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
