@@ -45,14 +45,15 @@ ASSIGNMENT = re.compile(
         |contrase[nñ]a|secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key
         |session[_ -]?id|token\b|credential)
     \w{0,16}(?:[ ]?\([^()\n]{0,20}\))?
-    (?P<link>(?:[\s"'`*:=|<>„“-]|\b(?:is|was|ist|war|lautet|now|to|jetzt)\b){1,12})
+    (?P<link>(?:[\s"'`*:=|<>„“]|-(?=[\s>])|\b(?:is|was|ist|war|lautet|now|to|jetzt)\b){1,12})
     (?P<value>(?<=["'\n])(?:(?!://)[^\s\0"']){4,}+|(?:(?!://)[^\s\0"'<>,;`]){4,}+)(?!\0)""",
     re.IGNORECASE | re.VERBOSE,
 )
-SIGN = re.compile(r"[:=|>\n]|\s-\s|[a-z]", re.IGNORECASE)
-"""Makes of what follows a name its value."""
-JSON_KEY = re.compile(r"[\"']\s*:[\s-]*")
-JSON_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+SIGN = re.compile(r"[:=|>\n]|[a-z]", re.IGNORECASE)
+"""Makes of what follows a name its value; a space or a dash alone may not."""
+REFERENCE = re.compile(r"[A-Z]{2,}-\d+")
+JSON_KEY = re.compile(r"[\"']\s*:\s*")
+JSON_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 ASSIGNED = (
     "pass",
     "pw",
@@ -120,7 +121,8 @@ def _is_secret(value: str, match: re.Match[str]) -> bool:
     is_password = match["name"].lower().startswith(PASSWORD_NAMES)
     if not SIGN.search(match["link"]):
         has_digit = any(character.isdigit() for character in value)
-        return is_password and has_digit and len(value) >= LEAST_BARE and is_secret_like(value)
+        is_likely = has_digit and len(value) >= LEAST_BARE and not REFERENCE.fullmatch(value)
+        return is_password and is_likely and is_secret_like(value)
     if JSON_KEY.fullmatch(match["link"]) and JSON_NUMBER.fullmatch(value):  # and stays one
         return False
     return is_secret_like(value) or (is_password and value.isdigit())

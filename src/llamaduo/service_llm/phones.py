@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from llamaduo.service_llm.details import TAKEN, Detail
-from llamaduo.service_llm.surrogates import NORTH_AMERICA
+from llamaduo.service_llm.surrogates import NO_PHONE, NORTH_AMERICA
 
 LEAST_DIGITS = 7
 MOST_DIGITS = 18
@@ -17,6 +17,7 @@ NANP = re.compile(rf"(?:1{GAP})?\d{{3}}{GAP}\d{{3}}{GAP}\d{{4}}")
 """North American numbers have no sign of their own, so that their groups must be right."""
 FICTIONAL = re.compile(r"(?:(?:\+|00)[1-9]\d{0,2}0?|0)000\d{3,}")
 """As surrogates are written."""
+LOCAL_FICTION = re.compile(r"0?55501\d\d")
 REFERENCE = re.compile(
     r"""(?:\#|(?<![^\W_])(?:
         (?:orders?|invoices?|inv|ord|tickets?|tracking|parcel|shipment|ref|reference|rma|imei|isbn
@@ -28,7 +29,7 @@ REFERENCE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """A number in one piece that is called a thing's; one with a zero before it is hardly that."""
-NO_PHONE = re.compile(
+OTHER = re.compile(
     r"""(?<![\d./-])(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d\d)|\d{4}[./-]\d{1,2}[./-]\d{1,2})
         (?![./-]?\d)                                                            # a date
     |\b\d\d?:\d\d(?::\d\d)?\b                                                   # a time
@@ -43,7 +44,7 @@ def find_phones(text: str, regions: Sequence[str]) -> Iterator[Detail]:
     """Any possible number with a country code, and the valid ones of the regions."""
     if not RUN.search(text):
         return
-    for none in (REFERENCE, NO_PHONE):
+    for none in (REFERENCE, OTHER):
         text = none.sub(lambda match: TAKEN * len(match[0]), text)
     for run in RUN.finditer(text):
         yield from _numbers_of(run, regions)
@@ -92,6 +93,8 @@ def _value(written: str, digits: str, regions: Sequence[str]) -> str | None:
 
     has_code = written.startswith("+")
     plain = f"+{digits}" if has_code else digits
+    if LOCAL_FICTION.fullmatch(plain):
+        return NO_PHONE
     for region in [None] if has_code else regions:
         if region and not _is_begun(written, region):
             continue
@@ -102,7 +105,7 @@ def _value(written: str, digits: str, regions: Sequence[str]) -> str | None:
         if is_valid_number(number) or (has_code and is_possible_number(number)):
             national = national_significant_number(number)
             return f"{NORTH_AMERICA}{national}" if number.country_code == 1 else national
-    return "000" if FICTIONAL.fullmatch(plain) else None
+    return NO_PHONE if FICTIONAL.fullmatch(plain) else None
 
 
 def _is_begun(written: str, region: str) -> bool:
