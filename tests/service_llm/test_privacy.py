@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings, quote
+from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings, protect_message, quote
 from tests.fakes.openai_server import FakeOpenAI, completion
 from tests.personal_details import FORMATTED, plant
 from tests.service_llm.conftest import request, service_at
@@ -211,9 +211,46 @@ def test_a_typo_in_the_settings_is_refused():
         PrivacySettings.model_validate({"detects": "patterns"})
 
 
-def test_a_message_quotes_a_value_without_its_details():
-    assert "firma" not in quote({"from": "anna@firma.de"}, 30)
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"from": "anna@firma.de"},
+        "4111\xa01111\xa01111\xa01111",
+        ["030\u202f1234567"],
+        "jörg@firma.de".encode(),
+        "+49\u202f30\u202f1234567".encode(),
+        b"anna@firma.de \xff",
+        ValueError("could not convert string to float: '4111\xa01111\xa01111\xa01111'"),
+    ],
+)
+def test_a_message_quotes_a_value_without_its_details(value):
+    quoted = quote(value, 200)
+
+    assert not re.search("firma|1234567|1111", quoted)
+
+
+def test_a_message_quotes_the_beginning_of_a_value_as_python_spells_it():
     assert quote("plain", 4) == "'pla"
+    assert quote(b"a\n", 9) == r"'a\n'"
+    assert quote({"a": None}, 99) == "{'a': None}"
+
+
+def test_a_message_keeps_what_its_reader_has_to_find():
+    message = (
+        "http://192.168.1.20:8000/v1: connection refused; https://84.112.9.7, "
+        "https://[2a02:8108::1f]:8000/v1?x=1; /home/anna/data/20261126T143002-i002/"
+        "journal.sqlite:4111, row 42 of train-1234567, 1,234,567.89 s of 2026-11-26T14.30.02.123Z, "
+        "/tmp/pytest-of-root/pytest-12/1764150000, filter 1-68b329da, 99.5 %, version 2.4.0.1, "
+        "4155551 tokens, id 550e8400-e29b-41d4-a716-446655440000, $12.4111111111"
+    )
+
+    assert protect_message(message) == message
+
+
+def test_a_message_shows_no_details():
+    message = "http://h:8000/v1 says: '84.112.9.7', anna@firma.de, https://h/?token=abc123def"
+
+    assert not re.search("84|firma|abc123", protect_message(message))
 
 
 def test_no_request_has_a_detail_and_each_reply_tells_what_was_replaced(tmp_path):

@@ -49,8 +49,8 @@ ASSIGNMENT = re.compile(
     (?P<value>(?<=["'\n])(?:(?!://)[^\s\0"']){4,}+|(?:(?!://)[^\s\0"'<>,;`]){4,}+)(?!\0)""",
     re.IGNORECASE | re.VERBOSE,
 )
-SIGN = re.compile(r"[:=|>\n]|[a-z]", re.IGNORECASE)
-"""Makes of what follows a name its value; a space or a dash alone may not."""
+SIGN = re.compile(r"[:=|>\n]|\b(?:is|was|ist|war|lautet)\b", re.IGNORECASE)
+"""Makes of what follows a name its value; a space, a dash or ``to`` may not."""
 REFERENCE = re.compile(r"[A-Z]{2,}-\d+")
 JSON_KEY = re.compile(r"[\"']\s*:\s*")
 JSON_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -67,7 +67,7 @@ ASSIGNED = (
 )
 SECRET_LIKE = re.compile(r"(?=[^([{]*[^\W\d_])(?:[^([{]*\d|[^([{]*[@$%^&*+!?#]\w)")
 """A letter, and a digit or a sign, before a bracket that could be one of code."""
-PASSWORD_NAMES = ("pass", "pwd", "kennwort", "mot de passe", "contrase")
+PASSWORD_NAMES = ("pass", "pw", "kennwort", "mot de passe", "contrase")
 LEAST_BARE = 6
 """Characters of a password that nothing but its name stands before."""
 

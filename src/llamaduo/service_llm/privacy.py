@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,6 +28,7 @@ MOST_DRAWS = 200
 """Ranges are finite: the 96 names can all be in use."""
 MOST_ROUNDS = 4
 """What stands in the place of a detail may give away another beside it."""
+HOST = re.compile(r"(https?://(?:[\w.-]+|\[[\da-f:.]+\])(?::\d+)?(?![\w@.:]))")
 ALIKE = {"token": "key", "url": "key", "place": "name"}
 """Kinds between which the words around a value decide."""
 
@@ -135,11 +137,25 @@ class PrivacyGate:
 
 
 def quote(value: object, most: int) -> str:
-    """The first characters of a value, as a message to a person may show them.
+    """The first characters of a value as Python spells it, as a message to a person may show them.
 
-    Names, and numbers of other regions than the default ones, stay.
+    Bytes are read as UTF-8. Names, and numbers of other regions than the default ones, stay.
     """
-    return PrivacyGate().protect([repr(value)]).texts[0][:most]
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    # What repr has escaped would hide details, and between quotes of its own nothing is hidden.
+    is_text = isinstance(text, str)
+    (protected,) = PrivacyGate().protect([text if isinstance(text, str) else repr(text)]).texts
+    return (repr(protected) if is_text else protected)[:most]
+
+
+def protect_message(message: str) -> str:
+    """A message to a person without personal details; hosts of its URLs stay, to be found.
+
+    Names, and numbers of other regions than the default ones, stay too.
+    """
+    pieces = HOST.split(message)
+    pieces[::2] = PrivacyGate().protect(pieces[::2]).texts
+    return "".join(pieces)
 
 
 def _draw(readable: list[Readable], found: list[list[Detail]]) -> dict[tuple[str, str], str]:
