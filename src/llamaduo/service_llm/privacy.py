@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -33,14 +33,18 @@ ALIKE = {"token": "key", "url": "key", "place": "name"}
 """Kinds between which the words around a value decide."""
 
 
+Detect = Literal["off", "patterns", "presidio"]
+STRICTNESS: tuple[Detect, ...] = get_args(Detect)
+
+
 class PrivacySettings(BaseModel):
     """What is replaced; ``off``, ``patterns`` or ``presidio`` alone stand for ``detect``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    detect: Literal["patterns", "presidio", "off"] = "patterns"
-    """``patterns``: e-mail addresses, phone and card numbers, IBANs, IP addresses, keys, tokens and
-    URLs with credentials; ``presidio``: also names and places."""
+    detect: Detect = "patterns"
+    """``patterns``: e-mail addresses, phone and card numbers, IBANs, IP addresses, social security
+    numbers, keys, tokens and URLs with credentials; ``presidio``: also names and places."""
     regions: tuple[str, ...] = ("US", "GB", "DE", "FR")
     """ISO 3166 codes of the countries whose phone numbers are known without a country code."""
     model: str = "en_core_web_sm"
@@ -67,9 +71,9 @@ class PrivacyGate:
     """Replaces personal details by surrogates.
 
     Surrogates have the form of what they replace and come from ranges that belong to nobody, so
-    that they are known again: protecting twice changes nothing. They are drawn by a digest of the
-    texts with every detail left out, so that equal requests stay equal, and nobody who sees one can
-    test a guess of the value against it.
+    that the gate takes none for a detail. They are drawn by a digest of the texts with every detail
+    left out, so that equal requests stay equal, and nobody who sees one can test a guess of the
+    value against it. What is found depends on the texts that are protected together.
     """
 
     settings: PrivacySettings = field(default_factory=PrivacySettings)
@@ -141,11 +145,16 @@ def quote(value: object, most: int) -> str:
 
     Bytes are read as UTF-8. Names, and numbers of other regions than the default ones, stay.
     """
+    protect = PrivacyGate().protect
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    # What repr has escaped would hide details, and between quotes of its own nothing is hidden.
-    is_text = isinstance(text, str)
-    (protected,) = PrivacyGate().protect([text if isinstance(text, str) else repr(text)]).texts
-    return (repr(protected) if is_text else protected)[:most]
+    if isinstance(text, str):
+        return repr(protect([text]).texts[0])[:most]
+    return protect([repr(text)]).texts[0][:most]
+
+
+def strictest(gates: Iterable[PrivacyGate]) -> PrivacyGate:
+    """The gate that replaces the most kinds, the first of equals."""
+    return max(gates, key=lambda gate: STRICTNESS.index(gate.settings.detect))
 
 
 def protect_message(message: str) -> str:
