@@ -293,7 +293,7 @@ def test_names_and_places_become_invented_words(tmp_path):
     pytest.importorskip("presidio_analyzer")
     import spacy
 
-    model = spacy.blank("en")
+    model = spacy.blank("de")
     ruler = model.add_pipe("entity_ruler")
     ruler.add_patterns(
         [{"label": "PERSON", "pattern": name} for name in ("Anna Keller", "Keller", "JSON")]

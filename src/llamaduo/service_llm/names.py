@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 FOUND = {"PERSON": "name", "LOCATION": "place"}
 """Presidio's LOCATION is spaCy's GPE and LOC."""
 LONGEST_ACRONYM = 5
+LANGUAGE = "xx"
+"""The name under which Presidio keeps the model, whose own language is in the model."""
 
 
 def find_names(text: str, model: str) -> list[Detail]:
@@ -25,9 +27,7 @@ def find_names(text: str, model: str) -> list[Detail]:
         model: Name or folder of the spaCy model.
     """
     plain = text.replace(TAKEN, " ").replace(BREAK, " ")
-    analyzer = _analyzer(model)
-    (language,) = analyzer.supported_languages
-    found = analyzer.analyze(plain, language=language, entities=list(FOUND))
+    found = _analyzer(model).analyze(plain, language=LANGUAGE, entities=list(FOUND))
     details = {
         word.span(): Detail(kind, *word.span(), word[0].casefold())
         for each in found
@@ -41,14 +41,15 @@ def find_names(text: str, model: str) -> list[Detail]:
 @cache
 def _analyzer(model: str) -> AnalyzerEngine:
     """Presidio with the one recogniser that finds names; its other ones ask the net."""
-    import spacy
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
-    from presidio_analyzer.nlp_engine import SpacyNlpEngine
+    from presidio_analyzer.nlp_engine import NlpEngineProvider
     from presidio_analyzer.predefined_recognizers import SpacyRecognizer
 
-    loaded = spacy.load(model)
-    engine = SpacyNlpEngine(models=[{"lang_code": loaded.lang, "model_name": model}])
-    engine.nlp = {loaded.lang: loaded}
-    recognizer = SpacyRecognizer(supported_language=loaded.lang)
-    registry = RecognizerRegistry(recognizers=[recognizer], supported_languages=[loaded.lang])
-    return AnalyzerEngine(nlp_engine=engine, registry=registry, supported_languages=[loaded.lang])
+    models = [{"lang_code": LANGUAGE, "model_name": model}]
+    engine = NlpEngineProvider(
+        nlp_configuration={"nlp_engine_name": "spacy", "models": models}
+    ).create_engine()
+    registry = RecognizerRegistry(
+        recognizers=[SpacyRecognizer(supported_language=LANGUAGE)], supported_languages=[LANGUAGE]
+    )
+    return AnalyzerEngine(nlp_engine=engine, registry=registry, supported_languages=[LANGUAGE])

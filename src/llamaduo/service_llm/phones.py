@@ -19,12 +19,13 @@ FICTIONAL = re.compile(r"(?:(?:\+|00)[1-9]\d{0,2}0?|0)000\d{3,}")
 """As surrogates are written."""
 LOCAL_FICTION = re.compile(r"0?55501\d\d")
 REFERENCE = re.compile(
-    r"""(?:\#|(?<![^\W_])(?:
+    r"""(?<![^\W_])(?:
         (?:orders?|invoices?|inv|ord|tickets?|tracking|parcel|shipment|ref|reference|rma|imei|isbn
             |ean|gtin|sku|bestell\w*|auftrag\w*|rechnung\w*|sendung\w*)
             (?:[ _-]?(?:no|nr|num|number|nummer|id))?
-        |(?:case|serial|po|account|customer|kunden)[ _-]?(?:no|nr|num|number|nummer|id|(?=[:\#]))
-        |id(?=["']?[ ]?[:=\#])))
+        |(?:account|customer|kunden)[ _-]?(?:no|nr|num|number|nummer|id)
+        |(?:case|serial|po)[ _-]?(?:no|nr|num|number|nummer|id|(?=[:\#]))
+        |id(?=["']?[ ]?[:=\#]))
     [\s.:=\#"'-]{0,6}[1-9]\d{6,18}(?![-./ ]?\d|[^\W_])""",
     re.IGNORECASE | re.VERBOSE,
 )

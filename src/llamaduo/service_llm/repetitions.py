@@ -34,7 +34,7 @@ def find_again(details: Iterable[Detail], rest: str) -> list[Detail]:
         if kind in NUMBERS:
             again = _numbers(kind, value, text, squeezed)
         elif kind in SECRETS:
-            again = _secrets(kind, value, text) if value in text else ()
+            again = _secrets(kind, value, text)
         else:
             continue
         occurrences = list(again)
@@ -55,7 +55,7 @@ def _numbers(kind: str, value: str, text: str, squeezed: str) -> Iterator[Detail
 
 
 def _secrets(kind: str, value: str, text: str) -> Iterator[Detail]:
-    if len(value) >= LEAST_SECRET and is_secret_like(value):
+    if value in text and len(value) >= LEAST_SECRET and is_secret_like(value):
         for match in re.finditer(rf"(?<![^\W_]){re.escape(value)}(?![^\W_])", text):
             yield Detail(kind, *match.span(), value)
 
