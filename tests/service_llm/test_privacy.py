@@ -182,6 +182,15 @@ def test_as_many_addresses_as_there_are_have_surrogates_of_their_own():
     assert len(set(protect(" ".join(addresses))[0].split())) == len(addresses)
 
 
+@pytest.mark.parametrize(
+    "phone", ["212 736 5000", "0170 1234567", "+49 30 1234567", "+1 212 736 5000"]
+)
+def test_surrogates_in_a_row_are_no_other_numbers(phone):
+    for length in range(1, 40):
+        protected = GATE.protect([f"{phone} " * length])
+        assert GATE.protect(protected.texts).replaced == []
+
+
 @pytest.mark.timeout(20)
 def test_the_time_grows_with_the_length_of_a_hostile_text():
     beginnings = ("", "sk-", "http://x?", "GB", "password: ", "+", "a@")

@@ -59,7 +59,9 @@ EMAIL = re.compile(
 # These look ahead, so that one that has swallowed the next hides none.
 IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ ._-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
 CARD = re.compile(
-    r"(?<![\d+])(?<!\b\d\.)(?=((?:4\d|5\d|2[2-7]|3\d|6\d)\d\d(?:[ ._-]?\d){8,15}(?!\d)))"
+    r"""(?<![\d+])(?<!\b\d\.)(?=((?:4\d|5\d|2[2-7]|3\d|6\d)\d\d
+    (?:[ ._-]{0,2}\d{4,6}){1,3}(?:[ ._-]{0,2}\d{1,5})?(?!\d)))""",
+    re.VERBOSE,
 )
 CARD_LENGTHS = {
     "4": (16, 19, 13),  # Visa

@@ -15,8 +15,8 @@ RUN = re.compile(rf"(?<![^\W_])\d(?:{GAP}\d){{6,}}(?=x\d|[\W_]|\Z)")
 DIGITS = re.compile(r"\d+")
 NANP = re.compile(rf"(?:1{GAP})?\d{{3}}{GAP}\d{{3}}{GAP}\d{{4}}")
 """North American numbers have no sign of their own, so that their groups must be right."""
-FICTIONAL = re.compile(r"(?:(?:\+|00)[1-9]\d{0,2}0?|0)000\d{3,}")
-"""As surrogates are written."""
+FICTIONAL = re.compile(r"(?:(?:\+|00)[1-9]\d{0,2}0?|0)000\d{3,}|(?:\+?1)?[2-9]\d\d55501\d\d")
+"""As surrogates are written, also those of an area that there is not."""
 LOCAL_FICTION = re.compile(r"0?55501\d\d")
 REFERENCE = re.compile(
     r"""(?<![^\W_])(?:
