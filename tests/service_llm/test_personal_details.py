@@ -112,7 +112,7 @@ def test_a_detail_is_found_whole_and_alone(text, details):
         "pass-through 2fa, password - please, the password to reset, password-reset2024, pw-less",
         "migrate the token to oauth2 now",
         "the password - RMA-65044 - is, call 0555 0142",
-        "firmware 10.20.30.40, pkg-1.2.3.4.tar.gz, 000-12-3456, 123-45-67890",
+        "firmware 10.20.30.40, pkg-1.2.3.4.tar.gz, 666-12-3456, 000-12-3456, 123-45-67890",
         "sizes 200 300 4000, 2024 1234 56, 1.0123 2.0345, 0.0170 0.1234567",
         "isbn 0-306-40615-2",
         "4111 1111 1111 1112",

@@ -41,6 +41,7 @@ def test_protecting_twice_changes_nothing(given_texts):
 
 
 @given(st.lists(texts, max_size=3), st.booleans())
+@example(["PASSWD 𐀀0000 "], True)
 def test_a_protected_row_is_sent_as_it_is(row, ascii_only):
     protected = protect(*row)
 
@@ -160,11 +161,21 @@ def test_one_who_is_called_is_so_in_a_text_that_calls_the_number_an_order():
         assert json.loads(texts[1])
 
 
-def test_a_phone_number_without_its_zero_stays_a_number_of_json():
-    _, text = protect("call 0170 1234567", '{"n": 1701234567}')
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        ("call 0170 1234567", 1701234567),
+        ("call +49 170 1234567", 491701234567),
+        ("call (212) 736-5000", 2127365000),
+        ("SSN 123-45-6789", 123456789),
+        ("card 4111 1111 1111 1111", 4111111111111111),
+    ],
+)
+def test_a_number_of_json_that_is_told_elsewhere_is_replaced_and_stays_a_number(told, number):
+    texts = protect(told, f'{{"n": {number}}}')
 
-    assert json.loads(text)["n"] != 1701234567
-    assert protect(text) == [text]
+    assert json.loads(texts[1])["n"] != number
+    assert protect(*texts) == texts
 
 
 def test_what_the_last_round_still_finds_is_said(monkeypatch, caplog):
@@ -257,9 +268,13 @@ def test_a_message_keeps_what_its_reader_has_to_find():
 
 
 def test_a_message_shows_no_details():
-    message = "http://h:8000/v1 says: '84.112.9.7', anna@firma.de, https://h/?token=abc123def"
+    message = (
+        "http://h:8000/v1 says: '84.112.9.7', anna@firma.de, https://h/?token=abc123def, "
+        "http://84.112.9.7:hunter22@h, http://84.112.9.7@h, "
+        "https://hooks.slack.com/services/T0A/B0B/hunter22hunter22"
+    )
 
-    assert not re.search("84|firma|abc123", protect_message(message))
+    assert not re.search("84.112|firma|abc123|hunter22", protect_message(message))
 
 
 def test_no_request_has_a_detail_and_each_reply_tells_what_was_replaced(tmp_path):

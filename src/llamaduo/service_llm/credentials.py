@@ -49,8 +49,8 @@ ASSIGNMENT = re.compile(
     (?P<value>(?<=["'\n])(?:(?!://)[^\s\0"']){4,}+|(?:(?!://)[^\s\0"'<>,;`]){4,}+)(?!\0)""",
     re.IGNORECASE | re.VERBOSE,
 )
-SIGN = re.compile(r"[:=|>\n]|\b(?:is|was|ist|war|lautet)\b", re.IGNORECASE)
-"""Makes of what follows a name its value; a space, a dash or ``to`` may not."""
+SIGN = re.compile(r"[:=|>]|\b(?:is|was|ist|war|lautet)\b", re.IGNORECASE)
+"""Makes of what follows a name its value; white space, a dash or ``to`` may not."""
 REFERENCE = re.compile(r"[A-Z]{2,}-\d+")
 JSON_KEY = re.compile(r"[\"']\s*:\s*")
 JSON_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -86,7 +86,7 @@ def is_secret_like(value: str) -> bool:
 
 
 def find_urls(text: str) -> Iterator[Detail]:
-    """User and password of a URL, and secrets in its query."""
+    """User and password of a URL, and secrets in its query or of a webhook."""
     logins = list(_groups("url", LOGIN, text))
     yield from logins
     yield from _groups("url", QUERY, take(text, logins))

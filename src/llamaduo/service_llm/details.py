@@ -23,6 +23,7 @@ PLAIN = {
     **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x3000], " "),
     **dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-"),
 }
+"""One character for another one, so that places stay."""
 CLOSE_LETTERS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """Of Chinese, Japanese and Korean, which put no space around a word of another script."""
 

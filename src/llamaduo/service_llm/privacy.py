@@ -28,13 +28,13 @@ MOST_DRAWS = 200
 """Ranges are finite: the 96 names can all be in use."""
 MOST_ROUNDS = 4
 """What stands in the place of a detail may give away another beside it."""
-HOST = re.compile(r"(https?://(?:[\w.-]+|\[[\da-f:.]+\])(?::\d+)?(?![\w@.:]))")
+ADDRESS = re.compile(r"(https?://(?:\d+(?:\.\d+){3}|\[[\da-f:.]+\])(?![\w@.]|:\D))")
+"""Of an endpoint, by its number."""
 ALIKE = {"token": "key", "url": "key", "place": "name"}
 """Kinds between which the words around a value decide."""
-
-
 Detect = Literal["off", "patterns", "presidio"]
 STRICTNESS: tuple[Detect, ...] = get_args(Detect)
+"""Each replaces all that the one before it does."""
 
 
 class PrivacySettings(BaseModel):
@@ -158,11 +158,11 @@ def strictest(gates: Iterable[PrivacyGate]) -> PrivacyGate:
 
 
 def protect_message(message: str) -> str:
-    """A message to a person without personal details; hosts of its URLs stay, to be found.
+    """A message to a person without personal details; addresses of endpoints stay, to be found.
 
     Names, and numbers of other regions than the default ones, stay too.
     """
-    pieces = HOST.split(message)
+    pieces = ADDRESS.split(message)
     pieces[::2] = PrivacyGate().protect(pieces[::2]).texts
     return "".join(pieces)
 

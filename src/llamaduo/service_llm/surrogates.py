@@ -20,7 +20,7 @@ GROUPS = (0x2001, 0x0DB8)
 TEST_CARD = "400000"
 NO_BANK = "99"
 """Check digits that pass ISO 7064, while those of banks are 02 to 98 (ISO 13616)."""
-NO_AREA = "000"
+NO_AREA = "666"
 """The United States give no social security number that begins so."""
 NORTH_AMERICA = "+1"
 FICTION = re.compile(r"\+1\d{3}55501\d\d")
