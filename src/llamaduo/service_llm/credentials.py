@@ -46,7 +46,7 @@ ASSIGNMENT = re.compile(
         |session[_ -]?id|token\b|credential)
     \w{0,16}(?:[ ]?\([^()\n]{0,20}\))?
     (?P<link>(?:[\s"'`*:=|<>„“]|-(?=[\s>])|\b(?:is|was|ist|war|lautet|now|to|jetzt)\b){1,12})
-    (?P<value>(?<=["'\n])(?:(?!://)[^\s\0"']){4,}+|(?:(?!://)[^\s\0"'<>,;`]){4,}+)(?!\0)""",
+    (?P<value>(?<=["'])(?:(?!://)[^\s\0"']){4,}+|(?:(?!://)[^\s\0"'<>,;`]){4,}+)(?!\0)""",
     re.IGNORECASE | re.VERBOSE,
 )
 SIGN = re.compile(r"[:=|>]|\b(?:is|was|ist|war|lautet)\b", re.IGNORECASE)

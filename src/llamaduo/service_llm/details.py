@@ -10,8 +10,11 @@ TAKEN = "\0"
 """Stands where a detail was found."""
 BREAK = "\n"
 ESCAPE = re.compile(
-    r"""\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(["/bfnrt]))?
-    |&(?:\#\d{1,7}|\#[xX][0-9a-fA-F]{1,6}|commat|period|nbsp|amp|quot|apos|lt|gt);""",
+    r"""\\+u([dD][89abAB]HH)\\+u([dD][c-fC-F]HH)
+    |\\+(?:u(HHHH)|x(HH)|(["/bfnrt]))?
+    |&(?:\#\d{1,7}|\#[xX]H{1,6}|commat|period|nbsp|amp|quot|apos|lt|gt);""".replace(
+        "H", "[0-9a-fA-F]"
+    ),
     re.VERBOSE,
 )
 """Of JSON, also inside JSON, whose backslashes are doubled; of Python's ``repr`` and of HTML."""
@@ -80,5 +83,7 @@ def set_apart(text: str) -> str:
 def _unescaped(escape: re.Match[str]) -> str:
     if escape[0].startswith("&"):
         return html.unescape(escape[0])[:1] or BREAK
-    code = escape[1] or escape[2]
-    return chr(int(code, 16)) if code else ESCAPED.get(escape[3], BREAK)
+    if escape[1]:
+        return bytes.fromhex(escape[1] + escape[2]).decode("utf-16-be")
+    code = escape[3] or escape[4]
+    return chr(int(code, 16)) if code else ESCAPED.get(escape[5], BREAK)
