@@ -23,7 +23,7 @@ from llamaduo.service_llm.text import declines, is_blank
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the checks; a change of what they drop raises it."""
 
 MOST_REFUSALS = 0.05
