@@ -1,6 +1,7 @@
-"""Personal details of ten kinds as people and other tools write them, each in a sentence.
+"""Personal details of eleven kinds as people and other tools write them, each in a sentence.
 
 Values are those of Faker and of libphonenumber's numbering plans, which know nothing of the gate.
+Spellings and sentences were written beside its patterns.
 """
 
 import base64
@@ -16,7 +17,7 @@ import phonenumbers
 from faker import Faker
 from phonenumbers import PhoneNumberFormat
 
-FORMATTED = ("email", "phone", "card", "iban", "ip", "key", "token", "url")
+FORMATTED = ("email", "phone", "card", "iban", "ip", "ssn", "key", "token", "url")
 KINDS = (*FORMATTED, "name", "place")
 LEAST_PIECE = 8
 HOME = ("US", "GB", "DE", "FR")
@@ -28,12 +29,30 @@ SENTENCES = {
     "card": "My card is {}.|Card {}, please refund|{} was charged twice|card no. {} exp 09/29",
     "iban": "Refund to {} please.|IBAN: {}|{} is my account|my iban is {}, thanks",
     "ip": "Logged in from {}.|The address {} is not mine|IP={}|[{}] failed|{} is blocked, why?",
+    "ssn": "My SSN is {}.|SSN {}|({})|social security number: {}",
     "key": "{} stopped working.|I use {}|config: {}|Is {} leaked?",
     "token": "{} is rejected.|It sends {}|curl -H '{}'|my token {}",
     "url": "See {} please.|It calls {}|{} does not load|link: {}",
     "name": "My name is {}.|{} here.|Please ask {} about it.|Regards, {}",
     "place": "I live in {}.|Ship it to {} please.|I moved to {} in May.|The shop in {} is closed.",
 }
+PLAIN = 0.5
+"""Share of the sentences that have nothing around them."""
+AROUND = (
+    *(
+        "10:30 {}",
+        "{} 12:30",
+        "No. 5: {}",
+        "2 x {}",
+        "24/7 {}",
+        "10115 {}",
+        "{} 2026-11-26",
+        "7. {}",
+    ),
+    *("7,{},09/29", "id;value;n\n3;{};40", "3\t{}\t4", "0,{}", '12,"{}",2026'),
+    *("**{}**", "`{}`", "| 12 | {} | 3 |", "1. {}\n2. none", "> {}", "# 3\n{}\n"),
+)
+"""Digits, CSV and Markdown beside a value or a sentence."""
 
 
 class Planted(NamedTuple):
@@ -63,7 +82,9 @@ def spellings(secret: str) -> set[str]:
 
 def plant(kind: str, rng: random.Random) -> Planted:
     text, secret = MAKERS[kind](rng)
-    sentence = rng.choice(SENTENCES[kind].split("|")).format(text)
+    sentence = rng.choice(SENTENCES[kind].split("|")).replace("{}", text)
+    if rng.random() > PLAIN:
+        sentence = rng.choice(AROUND).replace("{}", rng.choice([text, sentence]))
     return Planted(kind, text, secret, sentence)
 
 
@@ -95,6 +116,7 @@ def _email(rng):
             f"{user.upper()}@{fake.domain_name().upper()}",
             f"jörg.{user}@{fake.domain_name()}",
             f"{user[0]}-{user[1:]}@{fake.domain_word()}.co.uk",
+            f"{user}&#64;{fake.domain_name()}",
         ]
     )
     return text, text
@@ -156,7 +178,7 @@ def _card(rng):
     kinds = ["visa16", "visa19", "mastercard", "amex", "discover", "jcb16", "diners", "maestro"]
     number = _fake(rng).credit_card_number(rng.choice(kinds))
     groups = [4, 6, 5] if len(number) == 15 else [4, 4, 4, 4, 4]
-    separator, parts, rest = rng.choice(["", "", " ", " ", "-", ".", "\u00a0"]), [], number
+    separator, parts, rest = rng.choice(["", "", " ", " ", "-", ".", "_", "\u00a0"]), [], number
     for size in groups:
         parts.append(rest[:size])
         rest = rest[size:]
@@ -191,6 +213,11 @@ def _ip(rng):
     return text, text
 
 
+def _ssn(rng):
+    text = _fake(rng, "en_US").ssn()
+    return text, text
+
+
 def _secret(rng, length, alphabet=string.ascii_letters + string.digits):
     return _drawn(rng, alphabet, length - 1) + rng.choice(string.digits)
 
@@ -211,6 +238,14 @@ def _key(rng):
             (f"hf_{secret}", secret),
             (f"password: {short}", short),
             (f"my password is {short}", short),
+            (f"my password is: {short}", short),
+            (f"**Password:** {short}", short),
+            (f"Password: `{short}`", short),
+            (f"Password - {short}", short),
+            (f"password (new): {short}", short),
+            (f"<password>{short}</password>", short),
+            (f"Passwort lautet: {short}", short),
+            (f"pw: {short}", short),
             (f"api_key={secret}", secret),
             (f'"apiKey": "{secret}"', secret),
             (f"DB_PASSWORD='{short}'", short),
@@ -259,6 +294,7 @@ def _url(rng):
             f"https://{host}/blob?sv=2024&sig={secret}%3D",
             f"https://{host}/v1?api_key={secret}",
             f"https://{host}/login?session_id={secret}#top",
+            f"https://hooks.slack.com/services/T024BE7LD/B01FQ2VHE/{secret}",
         ]
     )
     return text, secret
@@ -280,6 +316,7 @@ MAKERS = {
     "card": _card,
     "iban": _iban,
     "ip": _ip,
+    "ssn": _ssn,
     "key": _key,
     "token": _token,
     "url": _url,

@@ -9,6 +9,7 @@ from kedro.utils import load_obj
 from kedro.validation.exceptions import DataValidationError
 
 from llamaduo.cli import cli, resuming_command, sentence_of
+from llamaduo.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,9 @@ def test_somebody_is_forgotten_from_any_folder_of_the_project(tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "notes", "pyproject.toml"]
 
 
-def test_a_failed_check_is_said_without_personal_details():
-    error = DataValidationError("prompt: 'write to anna@firma.de' is no number")
+@pytest.mark.parametrize("kind", [DataValidationError, InputError, OSError, ValueError])
+def test_an_error_is_said_without_personal_details(kind):
+    error = kind("human_scores: could not convert string to float: 'anna@firma.de'")
 
-    assert sentence_of(error).startswith("prompt: 'write to ")
+    assert sentence_of(error).startswith("human_scores: could not convert string to float: '")
     assert "firma" not in sentence_of(error)

@@ -15,7 +15,7 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 from kedro.utils import find_kedro_project
-from kedro.validation.exceptions import DataValidationError, ParameterValidationError
+from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
 from llamaduo.errors import InputError
@@ -24,7 +24,7 @@ from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.training import TrainingError
 from llamaduo.service_llm.failures import ServiceLLMError
 from llamaduo.service_llm.journal import JournalError
-from llamaduo.service_llm.privacy import PrivacyGate
+from llamaduo.service_llm.privacy import protect_message
 
 LOOP_RUNNER = "llamaduo.runner.LoopRunner"
 SLICES = (
@@ -110,10 +110,8 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
 
 
 def sentence_of(error: Exception) -> str:
-    """What a person is told of an error; Kedro quotes the values that failed a check."""
-    if isinstance(error, DataValidationError):
-        return PrivacyGate().protect([str(error)]).texts[0]
-    return str(error)
+    """What a person is told of an error; Kedro, pandas and pydantic quote values in theirs."""
+    return protect_message(str(error))
 
 
 def resuming_command(given: list[str]) -> str:

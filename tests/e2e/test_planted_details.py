@@ -1,4 +1,4 @@
-"""500 personal details of ten kinds in the demo's tickets, and a loop over them."""
+"""550 personal details of eleven kinds in the demo's tickets, and a loop over them."""
 
 import html
 import json

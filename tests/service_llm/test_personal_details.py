@@ -5,7 +5,6 @@ import pytest
 
 from llamaduo.service_llm.details import read, take
 from llamaduo.service_llm.personal_details import find_details
-from llamaduo.service_llm.phones import find_counted
 from tests.personal_details import FORMATTED, is_left, plant
 
 REGIONS = ("US", "GB", "DE", "FR")
@@ -13,7 +12,7 @@ REGIONS = ("US", "GB", "DE", "FR")
 
 def found(text):
     readable = read(text)
-    details, _ = find_details(readable.text, REGIONS, find_counted(readable.text))
+    details, _ = find_details(readable.text, REGIONS)
     places = readable.places
     return [(each.kind, text[places[each.start] : places[each.end]]) for each in details]
 
@@ -21,7 +20,7 @@ def found(text):
 def rest(text):
     """What is left of a text without its details."""
     readable = read(text)
-    details, _ = find_details(readable.text, REGIONS, find_counted(readable.text))
+    details, _ = find_details(readable.text, REGIONS)
     return take(readable.text, details)
 
 
@@ -43,6 +42,8 @@ def test_details_are_found_in_other_hands_formats(kind):
         ("call +49 (0)30 1234567 x12", [("phone", "+49 (0)30 1234567")]),
         ("030/1234567 or 030/7654321", [("phone", "030/1234567"), ("phone", "030/7654321")]),
         ("4111-1111-1111-1111 exp 12/27", [("card", "4111-1111-1111-1111")]),
+        ("4111  1111  1111  1111", [("card", "4111  1111  1111  1111")]),
+        ("212 736 5000 212 736 5000", [("phone", "212 736 5000")] * 2),
         ("4978 6729 2804 5550 128 again", [("card", "4978 6729 2804 5550 128")]),
         ("de89 3704 0044 0532 0130 00 and", [("iban", "de89 3704 0044 0532 0130 00")]),
         ("84.112.9.7:8080", [("ip", "84.112.9.7")]),
@@ -68,8 +69,11 @@ def test_details_are_found_in_other_hands_formats(kind):
         ("4111\u20111111\u20111111\u20111111", [("card", "4111\u20111111\u20111111\u20111111")]),
         ("+49\u202f30\u202f1234567", [("phone", "+49\u202f30\u202f1234567")]),
         (r'{"tel": "+49\u00a030\u00a01234567"}', [("phone", r"+49\u00a030\u00a01234567")]),
+        ("my phone #2127365000", [("phone", "2127365000")]),
+        ("Customer: 2127365000", [("phone", "2127365000")]),
+        ("In case 2127365000 is busy", [("phone", "2127365000")]),
         ("In case 212-736-5000 is busy", [("phone", "212-736-5000")]),
-        ("my account: (212) 736-5000", [("phone", "(212) 736-5000")]),
+        ("my account: (212) 736-5000", [("phone", "212) 736-5000")]),
         ("ticket 030-1234567", [("phone", "030-1234567")]),
         ("--password hunter22", [("key", "hunter22")]),
         ("the password was hunter22", [("key", "hunter22")]),
@@ -94,7 +98,7 @@ def test_a_detail_is_found_whole_and_alone(text, details):
         "$1,234,567.89 or 1.234.567,89 EUR or 0.12345678",
         "order 4155552671, PO number 4155552672, RMA 4155552673, Bestellung 4155552674",
         '{"order_id": "4155552671", "customerId": 4155552672, "tracking_number": "612999855432"}',
-        "IMEI 356938035643809, EAN: 4000009179884",
+        "IMEI 356938035643809, EAN: 4000009179884, PO no. 2127365000, case #2127365000",
         "chapter 1.2.3.4 and 1.2.3.5, § 8.8.8.8",
         "sk-learning-curve-is-steep-for-me, hf-transformers-pipeline-x, Basic authentication-2",
         "task-sk-is-a-very-long-slug-name, the password reset, password policy, token = tokens[0]",
@@ -105,13 +109,149 @@ def test_a_detail_is_found_whole_and_alone(text, details):
         "max_tokens: 2048, token=get_token(), api_key=api_key, password: please reset it",
         '{"password": 12345678, "tokens": 100}',
         "call me@home, @anna, a@b",
+        "pass-through 2fa, password - please, the password to reset, password-reset2024, pw-less",
+        "migrate the token to oauth2 now",
+        "the password - RMA-65044 - is, call 0555 0142",
+        "firmware 10.20.30.40, pkg-1.2.3.4.tar.gz, 666-12-3456, 000-12-3456, 123-45-67890",
+        "sizes 200 300 4000, 2024 1234 56, 1.0123 2.0345, 0.0170 0.1234567",
         "isbn 0-306-40615-2",
         "4111 1111 1111 1112",
-        "DE88 3704 0044 0532 0130 00",
+        "DE88 3704 0044 1532 1130 00",
     ],
 )
 def test_what_only_looks_like_a_detail_is_none(text):
     assert found(text) == []
+
+
+CARDS = (
+    "4111111111111111",
+    "5500000000000004",
+    "340000000000009",
+    "30000000000004",
+    "6011000000000004",
+)
+
+
+@pytest.mark.parametrize("joint", [",", ";", ", ", "|", "\t", " and ", "\n1,"])
+def test_cards_in_a_row_are_all_found(joint):
+    assert [value for _, value in found(joint.join(CARDS))] == list(CARDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,card\n7,{},09/29",
+        "In case {} is declined",
+        "VISA-{}",
+        "Order #{} was paid",
+        '{{"id": {}}}',
+        "order no. {}",
+        "12.{}",
+    ],
+)
+def test_no_word_before_it_makes_a_card_something_else(text):
+    assert found(text.format(CARDS[0])) == [("card", CARDS[0])]
+
+
+@pytest.mark.parametrize(
+    "phone", ["0170 1234567", "01701234567", "212 736 5000", "+49 170 1234567"]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10:30 {}",
+        "{} 12:30",
+        "Zip 10115 {}",
+        "No. 5 {}",
+        "2 x {}",
+        "call 24/7 {}",
+        "{} 0171 7654321",
+        "{} 212-736-5001",
+        "+49 171 7654321 {}",
+        "7,{}",
+        "0,{},x",
+        "on 2026-11-26 {}",
+        "2026-11-26,{},3",
+        "| 3 | {} | 4 |",
+        "3\t{}\t4",
+        "**{}**",
+    ],
+)
+def test_a_phone_number_is_found_beside_other_numbers(text, phone):
+    assert ("phone", phone) in found(text.format(phone))
+
+
+@pytest.mark.parametrize("phone", ["01701234567", "+491701234567"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In case {} is busy",
+        "TEL-{}",
+        "FAX_{}",
+        "WHATSAPP-{}",
+        "my WhatsApp id {}",
+        "about my order: {}",
+        "the serial {}",
+        "ticket, {}",
+    ],
+)
+def test_ordinary_words_make_no_reference_of_a_phone_number(text, phone):
+    assert found(text.format(phone)) == [("phone", phone)]
+
+
+@pytest.mark.parametrize(
+    ("text", "details"),
+    [
+        ("+49 170  1234567", [("phone", "+49 170  1234567")]),
+        ("٠١٧٠ ١٢٣٤٥٦٧", [("phone", "٠١٧٠ ١٢٣٤٥٦٧")]),
+        ("０１７０－１２３４５６７", [("phone", "０１７０－１２３４５６７")]),
+        ("４１１１１１１１１１１１１１１１", [("card", "４１１１１１１１１１１１１１１１")]),
+        ("anna＠firma.de", [("email", "anna＠firma.de")]),
+        ("4111_1111_1111_1111", [("card", "4111_1111_1111_1111")]),
+        ("anna&#64;firma.de", [("email", "anna&#64;firma.de")]),
+        ("anna&#x40;firma&period;de", [("email", "anna&#x40;firma&period;de")]),
+        (r"'030\xa01234567'", [("phone", r"030\xa01234567")]),
+        ("my SSN is 123-45-6789.", [("ssn", "123-45-6789")]),
+        (
+            "https://hooks.slack.com/services/T0A/B0B/abcdefghijkl1234",
+            [("url", "T0A/B0B/abcdefghijkl1234")],
+        ),
+        ("host ip-84.112.9.7", [("ip", "84.112.9.7")]),
+        ("user-84.112.9.7", [("ip", "84.112.9.7")]),
+        ("ip84.112.9.7_x", [("ip", "84.112.9.7")]),
+        ("firmware 84.112.9.7", [("ip", "84.112.9.7")]),
+        ("Release 84.112.9.7", [("ip", "84.112.9.7")]),
+        ("BR1500000000000010932840814P2", [("iban", "BR1500000000000010932840814P2")]),
+        ("+49 30 5550123", [("phone", "+49 30 5550123")]),
+        ("+49 170 5550123", [("phone", "+49 170 5550123")]),
+    ],
+)
+def test_other_spellings_and_neighbours_hide_nothing(text, details):
+    assert found(text) == details
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "my password is: {}",
+        "Passwort lautet: {}",
+        "**Password:** {}",
+        "Password: `{}`",
+        "Password - {}",
+        "password (new): {}",
+        "<password>{}</password>",
+        "pw: {}",
+        "PW={}",
+        "password is now **{}**",
+        "I changed my password to {}",
+        "password '{}'",
+        "Passwort: „{}“",
+        "- Password\n  {}",
+        '"Password": {}',
+    ],
+)
+def test_a_password_is_found_behind_any_mark_and_word(text):
+    assert "hunter22" not in rest(text.format("hunter22"))
 
 
 def test_what_belongs_to_nobody_is_no_detail():

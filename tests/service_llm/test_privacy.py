@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings, quote
+from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings, protect_message, quote
 from tests.fakes.openai_server import FakeOpenAI, completion
 from tests.personal_details import FORMATTED, plant
 from tests.service_llm.conftest import request, service_at
@@ -41,6 +41,7 @@ def test_protecting_twice_changes_nothing(given_texts):
 
 
 @given(st.lists(texts, max_size=3), st.booleans())
+@example(["PASSWD 𐀀0000 "], True)
 def test_a_protected_row_is_sent_as_it_is(row, ascii_only):
     protected = protect(*row)
 
@@ -81,10 +82,10 @@ def test_equal_values_have_equal_surrogates_and_others_have_others(one, other):
     [
         ("Anna.Keller+x@Firma.de", r"[A-Z][a-z]{3}\.[A-Z][a-z]{5}\+[a-z]@example\.(com|org|net)"),
         ("ANNA7@FIRMA.DE", r"[A-Z]{4}\d@EXAMPLE\.(COM|ORG|NET)"),
-        ("+49 (0)30 1234567", r"\+49 \(0\)\d\d 55501\d\d"),
+        ("+49 (0)30 1234567", r"\+49 \(0\)00 0\d{6}"),
         ("(212) 736-5000", r"\([2-9]\d\d\) 555-01\d\d"),
         ("4111-1111-1111-1111", r"4000-00(\d\d-\d{4}-\d{4})"),
-        ("de89 3704 0044 0532 0130 00", r"de\d\d 0000 \d{4} \d{4} \d{4} \d\d"),
+        ("de89 3704 0044 0532 0130 00", r"de99 \d{4} \d{4} \d{4} \d{4} \d\d"),
         ("84.112.9.7", r"198\.1[89]\.\d+\.\d+"),
         ("2A02:8108::1F", r"2001:DB8::[0-9A-F]+"),
         ("sk-proj-a1b2c3d4e5f6g7h8i9", r"sk-proj-[a-z0-9]{11}EXAMPLE"),
@@ -142,21 +143,63 @@ def test_a_short_or_plain_word_of_a_secret_stays_elsewhere():
     assert text.endswith("EXAMPLE@host and the admin, password: " + text.split()[5] + " room 1234")
 
 
-def test_the_number_of_an_order_is_one_wherever_it_stands():
+def test_the_number_of_an_order_stays_and_one_that_stands_alone_is_the_same_in_all_texts():
     rng = random.Random(4)
     for _ in range(200):
-        number = str(rng.randint(2 * 10**9, 7 * 10**11))
-        pair = [
-            f"my order no. {number} is late, {number}!",
-            f'{{"order_id": "{number}", "n": {number}}}',
-        ]
+        number = str(rng.randint(2 * 10**9, 7 * 10**10))
+        pair = [f"my order no. {number} is late", f'{{"order_id": "{number}", "n": 1}}']
         assert protect(*pair) == pair
+
+        alone = protect(pair[0], f"{number}!", pair[1])
+        assert len(set(re.findall(r"\d{10,}", " ".join(alone)))) == 1
+
+
+def test_one_who_is_called_is_so_in_a_text_that_calls_the_number_an_order():
+    for number in ("2127365000", "4111111111111111"):
+        texts = protect(f"please call or charge {number}", f'{{"order_id": {number}}}')
+        assert number not in "".join(texts)
+        assert json.loads(texts[1])
+
+
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        ("call 0170 1234567", 1701234567),
+        ("call +49 170 1234567", 491701234567),
+        ("call (212) 736-5000", 2127365000),
+        ("SSN 123-45-6789", 123456789),
+        ("card 4111 1111 1111 1111", 4111111111111111),
+    ],
+)
+def test_a_number_of_json_that_is_told_elsewhere_is_replaced_and_stays_a_number(told, number):
+    texts = protect(told, f'{{"n": {number}}}')
+
+    assert json.loads(texts[1])["n"] != number
+    assert protect(*texts) == texts
+
+
+def test_what_the_last_round_still_finds_is_said(monkeypatch, caplog):
+    monkeypatch.setattr("llamaduo.service_llm.privacy.MOST_ROUNDS", 1)
+
+    protect("write to anna@firma.de")
+
+    assert "still found email after 1 rounds" in caplog.text
+    assert "anna" not in caplog.text
 
 
 def test_as_many_addresses_as_there_are_have_surrogates_of_their_own():
     addresses = [f"8.8.{n // 250}.{n % 250}" for n in range(3000)]
 
     assert len(set(protect(" ".join(addresses))[0].split())) == len(addresses)
+
+
+@pytest.mark.parametrize(
+    "phone", ["212 736 5000", "0170 1234567", "+49 30 1234567", "+1 212 736 5000"]
+)
+def test_surrogates_in_a_row_are_no_other_numbers(phone):
+    for length in range(1, 40):
+        protected = GATE.protect([f"{phone} " * length])
+        assert GATE.protect(protected.texts).replaced == []
 
 
 @pytest.mark.timeout(20)
@@ -188,9 +231,50 @@ def test_a_typo_in_the_settings_is_refused():
         PrivacySettings.model_validate({"detects": "patterns"})
 
 
-def test_a_message_quotes_a_value_without_its_details():
-    assert "firma" not in quote({"from": "anna@firma.de"}, 30)
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"from": "anna@firma.de"},
+        "4111\xa01111\xa01111\xa01111",
+        ["030\u202f1234567"],
+        "jörg@firma.de".encode(),
+        "+49\u202f30\u202f1234567".encode(),
+        b"anna@firma.de \xff",
+        ValueError("could not convert string to float: '4111\xa01111\xa01111\xa01111'"),
+    ],
+)
+def test_a_message_quotes_a_value_without_its_details(value):
+    quoted = quote(value, 200)
+
+    assert not re.search("firma|1234567|1111", quoted)
+
+
+def test_a_message_quotes_the_beginning_of_a_value_as_python_spells_it():
     assert quote("plain", 4) == "'pla"
+    assert quote(b"a\n", 9) == r"'a\n'"
+    assert quote({"a": None}, 99) == "{'a': None}"
+
+
+def test_a_message_keeps_what_its_reader_has_to_find():
+    message = (
+        "http://192.168.1.20:8000/v1: connection refused; https://84.112.9.7, "
+        "https://[2a02:8108::1f]:8000/v1?x=1; /home/anna/data/20261126T143002-i002/"
+        "journal.sqlite:4111, row 42 of train-1234567, 1,234,567.89 s of 2026-11-26T14.30.02.123Z, "
+        "/tmp/pytest-of-root/pytest-12/1764150000, filter 1-68b329da, 99.5 %, version 2.4.0.1, "
+        "4155551 tokens, id 550e8400-e29b-41d4-a716-446655440000, $12.4111111111"
+    )
+
+    assert protect_message(message) == message
+
+
+def test_a_message_shows_no_details():
+    message = (
+        "http://h:8000/v1 says: '84.112.9.7', anna@firma.de, https://h/?token=abc123def, "
+        "http://84.112.9.7:hunter22@h, http://84.112.9.7@h, "
+        "https://hooks.slack.com/services/T0A/B0B/hunter22hunter22"
+    )
+
+    assert not re.search("84.112|firma|abc123|hunter22", protect_message(message))
 
 
 def test_no_request_has_a_detail_and_each_reply_tells_what_was_replaced(tmp_path):
@@ -233,7 +317,7 @@ def test_names_and_places_become_invented_words(tmp_path):
     pytest.importorskip("presidio_analyzer")
     import spacy
 
-    model = spacy.blank("en")
+    model = spacy.blank("de")
     ruler = model.add_pipe("entity_ruler")
     ruler.add_patterns(
         [{"label": "PERSON", "pattern": name} for name in ("Anna Keller", "Keller", "JSON")]

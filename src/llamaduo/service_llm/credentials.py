@@ -7,12 +7,13 @@ from llamaduo.service_llm.details import Detail, take
 
 LOGIN = re.compile(
     r"""://([^\s\0/:@"'<>]*):([^\s\0/"'<>]+)@ |://([^\s\0/:@"'<>]{16,})@
+    |\bhooks\.slack\.com/(?:services|workflows|triggers)/([\w/]{16,}+)
     |(?<!\S)(?:-u|--user)[ =]["']?([^\s\0:"']+):(?=\S*[^\W\d_])([^\s\0"']{4,})        # of curl""",
     re.VERBOSE,
 )
 QUERY = re.compile(
     r"""[?&;#](?=[\w.-]{0,64}(?:token|key|secret|passw|pwd|signature|sig|auth|session|credential))
-    [\w.-]++=((?:(?!://)[^\s\0&#"'<>]){5,}[^\s\0&#"'<>.,:;!?()\[\]{}])""",
+    [\w.-]++=((?:(?!://)[^\s\0&#"'<>,;|]){5,}[^\s\0&#"'<>.,:;|!?()\[\]{}])""",
     re.IGNORECASE | re.VERBOSE,
 )
 JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
@@ -40,18 +41,22 @@ KNOWN_KEY = re.compile(
     re.VERBOSE,
 )
 ASSIGNMENT = re.compile(
-    r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|kennwort|mot\ de\ passe|contrase[nñ]a
-        |secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key|session[_ -]?id
-        |token\b|credential)
-    \w{0,16}(?P<before>[ ]?["']{0,3})
-    (?:[ ]{0,2}(?P<sign>=>|:=|[:=|]|->|\b(?:is|was|ist|war|lautet)\b)|(?=[ ]))[ ]{0,2}
-    (?:(?P<quote>["'\n]{1,3})(?P<quoted>(?:(?!://)[^\s\0"']){4,}+)
-    |(?P<bare>(?:(?!://)[^\s\0"'<>,;`]){4,}+))(?!\0)""",
+    r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|\bpw\b|kennwort|mot\ de\ passe
+        |contrase[nñ]a|secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key
+        |session[_ -]?id|token\b|credential)
+    \w{0,16}(?:[ ]?\([^()\n]{0,20}\))?
+    (?P<link>(?:[\s"'`*:=|<>„“]|-(?=[\s>])|\b(?:is|was|ist|war|lautet|now|to|jetzt)\b){1,12})
+    (?P<value>(?<=["'])(?:(?!://)[^\s\0"']){4,}+|(?:(?!://)[^\s\0"'<>,;`]){4,}+)(?!\0)""",
     re.IGNORECASE | re.VERBOSE,
 )
+SIGN = re.compile(r"[:=|>]|\b(?:is|was|ist|war|lautet)\b", re.IGNORECASE)
+"""Makes of what follows a name its value; white space, a dash or ``to`` may not."""
+REFERENCE = re.compile(r"[A-Z]{2,}-\d+")
+JSON_KEY = re.compile(r"[\"']\s*:\s*")
+JSON_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 ASSIGNED = (
     "pass",
-    "pwd",
+    "pw",
     "kennwort",
     "contrase",
     "secret",
@@ -62,7 +67,7 @@ ASSIGNED = (
 )
 SECRET_LIKE = re.compile(r"(?=[^([{]*[^\W\d_])(?:[^([{]*\d|[^([{]*[@$%^&*+!?#]\w)")
 """A letter, and a digit or a sign, before a bracket that could be one of code."""
-PASSWORD_NAMES = ("pass", "pwd", "kennwort", "mot de passe", "contrase")
+PASSWORD_NAMES = ("pass", "pw", "kennwort", "mot de passe", "contrase")
 LEAST_BARE = 6
 """Characters of a password that nothing but its name stands before."""
 
@@ -81,7 +86,7 @@ def is_secret_like(value: str) -> bool:
 
 
 def find_urls(text: str) -> Iterator[Detail]:
-    """User and password of a URL, and secrets in its query."""
+    """User and password of a URL, and secrets in its query or of a webhook."""
     logins = list(_groups("url", LOGIN, text))
     yield from logins
     yield from _groups("url", QUERY, take(text, logins))
@@ -106,17 +111,18 @@ def find_keys(text: str) -> Iterator[Detail]:
     if not any(word in lower for word in ASSIGNED):
         return
     for match in ASSIGNMENT.finditer(take(text, found)):
-        value = (match["quoted"] or match["bare"]).rstrip(".,:;!?)]}")
+        value = match["value"].rstrip(".,:;!?)]}*“")
         if _is_secret(value, match):
-            start = max(match.start("quoted"), match.start("bare"))
+            start = match.start("value")
             yield Detail("key", start, start + len(value), value)
 
 
 def _is_secret(value: str, match: re.Match[str]) -> bool:
     is_password = match["name"].lower().startswith(PASSWORD_NAMES)
-    if not match["sign"]:
+    if not SIGN.search(match["link"]):
         has_digit = any(character.isdigit() for character in value)
-        return is_password and has_digit and len(value) >= LEAST_BARE and is_secret_like(value)
-    if match["before"].strip() and not match["quote"]:  # a number of a JSON object, and stays one
+        is_likely = has_digit and len(value) >= LEAST_BARE and not REFERENCE.fullmatch(value)
+        return is_password and is_likely and is_secret_like(value)
+    if JSON_KEY.fullmatch(match["link"]) and JSON_NUMBER.fullmatch(value):  # and stays one
         return False
     return is_secret_like(value) or (is_password and value.isdigit())

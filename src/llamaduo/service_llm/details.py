@@ -1,18 +1,32 @@
 """One personal detail in a text, and the text as the patterns read it."""
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from unicodedata import decimal
 
 TAKEN = "\0"
 """Stands where a detail was found."""
 BREAK = "\n"
-ESCAPE = re.compile(r'\\+(?:u([0-9a-fA-F]{4})|(["/bfnrt]))?')
-"""Also of JSON inside JSON, whose backslashes are doubled."""
+ESCAPE = re.compile(
+    r"""\\+u([dD][89abAB]HH)\\+u([dD][c-fC-F]HH)
+    |\\+(?:u(HHHH)|x(HH)|(["/bfnrt]))?
+    |&(?:\#\d{1,7}|\#[xX]H{1,6}|commat|period|nbsp|amp|quot|apos|lt|gt);""".replace(
+        "H", "[0-9a-fA-F]"
+    ),
+    re.VERBOSE,
+)
+"""Of JSON, also inside JSON, whose backslashes are doubled; of Python's ``repr`` and of HTML."""
 ESCAPED = {"t": "\t", '"': '"', "/": "/"}
 UNREADABLE = re.compile(f"[{TAKEN}\ud800-\udfff]")
-SPACES = re.compile("[\u00a0\u2000-\u200a\u202f]")
-DASHES = re.compile("[\u2010-\u2015\u2212]")
+PLAIN = {
+    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width
+    **{code: str(decimal(chr(code))) for code in range(0x80, 0x10000) if chr(code).isdecimal()},
+    **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x3000], " "),
+    **dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-"),
+}
+"""One character for another one, so that places stay."""
 CLOSE_LETTERS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """Of Chinese, Japanese and Korean, which put no space around a word of another script."""
 
@@ -24,11 +38,12 @@ class Detail(NamedTuple):
     start: int
     end: int
     value: str
-    """The same in all spellings; of a phone number the national significant number."""
+    """The same in all spellings; of a phone number the national significant number, in North
+    America with ``+1`` before it."""
 
 
 class Readable(NamedTuple):
-    """A text without JSON escapes and with plain white space and dashes.
+    """A text without escapes and with plain digits, white space and dashes.
 
     So a pattern sees the same in a text and in JSON that holds it.
     """
@@ -49,7 +64,7 @@ def read(text: str) -> Readable:
         end = escape.end()
     places += range(end, len(text) + 1)
     readable = UNREADABLE.sub(BREAK, "".join([*pieces, text[end:]]))
-    return Readable(DASHES.sub("-", SPACES.sub(" ", readable)), places)
+    return Readable(readable if readable.isascii() else readable.translate(PLAIN), places)
 
 
 def take(text: str, details: Iterable[Detail]) -> str:
@@ -66,4 +81,9 @@ def set_apart(text: str) -> str:
 
 
 def _unescaped(escape: re.Match[str]) -> str:
-    return chr(int(escape[1], 16)) if escape[1] else ESCAPED.get(escape[2], BREAK)
+    if escape[0].startswith("&"):
+        return html.unescape(escape[0])[:1] or BREAK
+    if escape[1]:
+        return bytes.fromhex(escape[1] + escape[2]).decode("utf-16-be")
+    code = escape[3] or escape[4]
+    return chr(int(code, 16)) if code else ESCAPED.get(escape[5], BREAK)

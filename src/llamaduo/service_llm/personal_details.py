@@ -13,13 +13,13 @@ from stdnum import iban, luhn, numdb
 
 from llamaduo.service_llm.credentials import find_keys, find_tokens, find_urls
 from llamaduo.service_llm.details import TAKEN, Detail, set_apart, take
-from llamaduo.service_llm.phones import find_phones, without_counted
-from llamaduo.service_llm.surrogates import is_surrogate
+from llamaduo.service_llm.phones import find_phones
+from llamaduo.service_llm.surrogates import KINDS
 
 Finder = Callable[[str], Iterator[Detail]]
 
 
-def find_details(text: str, regions: Sequence[str], counted: set[str]) -> tuple[list[Detail], str]:
+def find_details(text: str, regions: Sequence[str]) -> tuple[list[Detail], str]:
     """Find the personal details of a text.
 
     What lies in a range that belongs to nobody is no detail.
@@ -28,28 +28,27 @@ def find_details(text: str, regions: Sequence[str], counted: set[str]) -> tuple[
         text: As ``read`` gives it.
         regions: ISO 3166 codes of the countries whose phone numbers are known without a country
             code.
-        counted: Digits of numbers that are no detail.
 
     Returns:
         The details by their place, none overlapping another; and the rest of the text in the same
-        length, with ``TAKEN`` over details, counted numbers and reserved values.
+        length, with ``TAKEN`` over details and reserved values.
     """
-    rest = _without_reserved(set_apart(without_counted(text, counted)))
+    rest = _without_surrogates(set_apart(text))
     details: list[Detail] = []
     phones: Finder = partial(find_phones, regions=regions)
     for finder in (*FINDERS, phones):
         found = list(finder(rest))
         rest = take(rest, found)
-        details += [each for each in found if not is_surrogate(each.kind, each.value)]
+        details += [each for each in found if not KINDS[each.kind].is_surrogate(each.value)]
     rest = "".join(TAKEN if left == TAKEN else own for left, own in zip(rest, text, strict=True))
     return sorted(details, key=lambda each: each.start), rest
 
 
-def _without_reserved(text: str) -> str:
-    """Numbers that are none, before by chance others around them are valid too."""
-    text = take(text, list(_ibans(text, partial(is_surrogate, "iban"))))
-    text = take(text, list(_cards(text, partial(is_surrogate, "card"))))
-    return take(text, [each for each in _ips(text) if is_surrogate("ip", each.value)])
+def _without_surrogates(text: str) -> str:
+    """``TAKEN`` over them, since one with digits beside it may by chance be a valid number."""
+    text = take(text, list(_ibans(text, KINDS["iban"].is_surrogate)))
+    text = take(text, list(_cards(text, KINDS["card"].is_surrogate)))
+    return take(text, [each for each in _ips(text) if KINDS["ip"].is_surrogate(each.value)])
 
 
 EMAIL = re.compile(
@@ -58,23 +57,36 @@ EMAIL = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 # These look ahead, so that one that has swallowed the next hides none.
-IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ .-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
+IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ ._-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
 CARD = re.compile(
-    r"(?<![\d+])(?<!\d[.,])(?<![^\W\d_]-)"
-    r"(?=((?:4\d|5\d|2[2-7]|3[0-8]|6\d)\d\d(?:[ .-]?\d){8,15}(?!\d)))"
+    r"""(?<![\d+])(?<!\b\d\.)(?=((?:4\d|5\d|2[2-7]|3\d|6\d)\d\d
+    (?:[ ._-]{0,2}\d{4,6}){1,3}(?:[ ._-]{0,2}\d{1,5})?(?!\d)))""",
+    re.VERBOSE,
 )
-CARD_LENGTHS = (16, 15, 14, 19, 18, 17, 13, 12)
-IPV4 = re.compile(r"(?<![\w\0])(?<!\d\.)(?<![a-z]-)(?:\d{1,3}\.){3}\d{1,3}(?!\w)(?!\.\d)")
+CARD_LENGTHS = {
+    "4": (16, 19, 13),  # Visa
+    "5[1-5]|2": (16,),  # Mastercard
+    "3[47]": (15,),  # American Express
+    "3[0689]": (14, 16, 19, 18, 17),  # Diners Club
+    "35": (16, 19, 18, 17),  # JCB
+    "6[37]|5[06-8]": (16, 19, 18, 17, 15, 14, 13, 12),  # Maestro
+    "6": (16, 19, 18, 17),  # Discover, UnionPay
+}
+IPV4 = re.compile(r"(?<![\d\0])(?<!\d\.)(?:\d{1,3}\.){3}\d{1,3}(?![^\W_]|\.\d)")
+SSN = re.compile(r"(?<![^\W_])(?<!\d-)(?!000|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![^\W_]|-\d)")
 IPV6 = re.compile(
     r"""(?:(?<![\w:\0])(?<!\d\.)|(?<=[g-z]:))
     (?:[0-9a-f]{0,4}:){2,7}(?:[0-9a-f]{1,4}|(?<=::))(?!\w)(?!:\w|\.\d)""",
     re.IGNORECASE | re.VERBOSE,
 )
 VERSION = re.compile(
-    r"""(?:(?:§|\b(?:v|ver|version|release|build|firmware|section|chapter))[.\ :=]*|[<>=!~]=\s?)
+    r"""(?:(?:§|\b(?:v|ver|version|release|build|firmware|section|chapter))[.\ :=]*|[<>=!~]=\s?
+        |[a-z]-)
     (?:[\d.]+\ ?(?:,|-|and|to|or)\ ?)*\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
+LONGEST_PART = 2
+"""Digits of a version's parts; with more it is taken for an address whatever stands before it."""
 LEAST_HEX = 5
 """Hexadecimal digits of an IPv6 address; with less it may be code, such as a::b1."""
 REACH = 24
@@ -99,7 +111,15 @@ def _cards(text: str, is_wanted: Callable[[str], bool] = bool) -> Iterator[Detai
     def is_valid(value: str) -> bool:
         return is_wanted(value) and luhn.is_valid(value)
 
-    return _checked("card", CARD, lambda _: CARD_LENGTHS, is_valid, text)
+    return _checked("card", CARD, _card_lengths, is_valid, text)
+
+
+@cache
+def _card_lengths(beginning: str) -> Sequence[int]:
+    """The lengths that issuers give to cards with these first two digits, the usual one first."""
+    return next(
+        (lengths for issuer, lengths in CARD_LENGTHS.items() if re.match(issuer, beginning)), ()
+    )
 
 
 @cache
@@ -135,7 +155,8 @@ def _checked(
 
 def _ips(text: str) -> Iterator[Detail]:
     for match in IPV4.finditer(text) if "." in text else ():
-        is_version = _is_after(VERSION, text, match.start())
+        is_short = max(map(len, match[0].split("."))) <= LONGEST_PART
+        is_version = is_short and _is_after(VERSION, text, match.start())
         if not is_version and _is_somebodys(match[0], IPv4Address):
             yield Detail("ip", *match.span(), match[0])
     for match in IPV6.finditer(text) if ":" in text else ():
@@ -143,6 +164,11 @@ def _ips(text: str) -> Iterator[Detail]:
         is_long = len(digits) >= LEAST_HEX and not digits.isalpha()
         if is_long and _is_somebodys(match[0], IPv6Address):
             yield Detail("ip", *match.span(), IPv6Address(match[0]).exploded)
+
+
+def _ssns(text: str) -> Iterator[Detail]:
+    for match in SSN.finditer(text):
+        yield Detail("ssn", *match.span(), match[0].replace("-", ""))
 
 
 def _is_somebodys(text: str, address: type[IPv4Address] | type[IPv6Address]) -> bool:
@@ -159,5 +185,8 @@ def _is_after(pattern: re.Pattern[str], text: str, place: int) -> bool:
     return pattern.search(text, max(0, place - REACH), place) is not None
 
 
-FINDERS: tuple[Finder, ...] = (find_urls, find_tokens, find_keys, _emails, _ibans, _cards, _ips)
+FINDERS: tuple[Finder, ...] = (
+    *(find_urls, find_tokens, find_keys, _emails),
+    *(_ibans, _cards, _ips, _ssns),
+)
 """In the order in which kinds win where they overlap; phone numbers come last."""

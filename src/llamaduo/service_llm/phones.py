@@ -1,81 +1,122 @@
-"""Where a text holds phone numbers, and where numbers that are called something else."""
+"""Where a text holds phone numbers."""
 
 import re
 from collections.abc import Iterator, Sequence
 
-from llamaduo.service_llm.details import TAKEN, Detail, take
-from llamaduo.service_llm.surrogates import FICTIONAL_PHONE
+from llamaduo.service_llm.details import TAKEN, Detail
+from llamaduo.service_llm.surrogates import NO_PHONE, NORTH_AMERICA
 
 LEAST_DIGITS = 7
-ANY_NUMBER = re.compile(r"\d(?:[^\w\n\0]{0,4}\d){6}")
-GAP = re.compile(r"\s{2}")
-"""Of a table, not of a number."""
-EXTENSION = re.compile(r"[^\w]*(?:[^\W\d]|#|;).*\Z", re.DOTALL)
-NO_PHONE = re.compile(
+MOST_DIGITS = 18
+"""15 of ITU-T E.164, two zeros before and one in brackets."""
+GAP = r"[ ()./_-]{0,4}"
+RUN = re.compile(rf"(?<![^\W_])\d(?:{GAP}\d){{6,}}(?=x\d|[\W_]|\Z)")
+"""One number or several, with other digits around; ``x`` begins an extension."""
+DIGITS = re.compile(r"\d+")
+NANP = re.compile(rf"(?:1{GAP})?\d{{3}}{GAP}\d{{3}}{GAP}\d{{4}}")
+"""North American numbers have no sign of their own, so that their groups must be right."""
+FICTIONAL = re.compile(r"(?:(?:\+|00)[1-9]\d{0,2}0?|0)000\d{3,}|(?:\+?1)?[2-9]\d\d55501\d\d")
+"""As surrogates are written, also those of an area that there is not."""
+LOCAL_FICTION = re.compile(r"0?55501\d\d")
+REFERENCE = re.compile(
+    r"""(?<![^\W_])(?:
+        (?:orders?|invoices?|inv|ord|tickets?|tracking|parcel|shipment|ref|reference|rma|imei|isbn
+            |ean|gtin|sku|bestell\w*|auftrag\w*|rechnung\w*|sendung\w*)
+            (?:[ _-]?(?:no|nr|num|number|nummer|id))?
+        |(?:account|customer|kunden)[ _-]?(?:no|nr|num|number|nummer|id)
+        |(?:case|serial|po)[ _-]?(?:no|nr|num|number|nummer|id|(?=[:\#]))
+        |id(?=["']?[ ]?[:=\#]))
+    [\s.:=\#"'-]{0,6}[1-9]\d{6,18}(?![-./ ]?\d|[^\W_])""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A number in one piece that is called a thing's; one with a zero before it is hardly that."""
+OTHER = re.compile(
     r"""(?<![\d./-])(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d\d)|\d{4}[./-]\d{1,2}[./-]\d{1,2})
         (?![./-]?\d)                                                            # a date
+    |\b\d\d?:\d\d(?::\d\d)?\b                                                   # a time
     |-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}                                           # of a UUID
-    |(?<![\d.,+])\d[.,]\d{2,}(?![\d.,])                                         # a fraction
+    |(?<![\d.,+])\d\.\d{2,}(?![\d.]|[ ]\d{3})                                   # a fraction
     |\bisbn[ :]{0,2}[\d-]+""",
     re.IGNORECASE | re.VERBOSE,
 )
-COUNTED = re.compile(
-    r"""(?:\b(?-i:[A-Z]{2,})[-_]                                                 # INV-4402
-    |(?:\#|(?<![^\W_])(?:orders?|invoices?|tickets?|case|serial|tracking|parcel|shipment
-        |rma|po|imei|isbn|ean|gtin|sku|bestell\w*|auftrags?\w*|rechnungs?\w*|sendungs?\w*
-        |(?:account|customer|kunden|order|invoice|ticket|case|ref|reference)[ _-]?
-            (?:no|nr|num|number|nummer|id)
-        |id|(?-i:[a-z]+Id))(?![^\W_]))
-     [ _-]?(?:(?:no|nr|num|number|id)\b)?[\s.:=\#"']{0,6})
-    (?<![^\W_])(\d{7,19})(?![-./ ]?\d|[^\W_])""",
-    re.IGNORECASE | re.VERBOSE,
-)
-"""A number in one piece behind a word that makes it the number of a thing; a key of JSON too."""
-PLAIN = re.compile(r"(?<![\w+])\d{7,19}(?!\w)")
-
-
-def find_counted(text: str) -> set[str]:
-    """The digits of each number that is an order's, an invoice's and so on."""
-    return {match[1] for match in COUNTED.finditer(text)}
-
-
-def without_counted(text: str, counted: set[str]) -> str:
-    """The text with ``TAKEN`` over these numbers, whatever stands before them."""
-    if not counted:
-        return text
-    return PLAIN.sub(lambda match: TAKEN * len(match[0]) if match[0] in counted else match[0], text)
 
 
 def find_phones(text: str, regions: Sequence[str]) -> Iterator[Detail]:
     """Any possible number with a country code, and the valid ones of the regions."""
-    if not ANY_NUMBER.search(text):
+    if not RUN.search(text):
         return
-    for none in (FICTIONAL_PHONE, NO_PHONE):
+    for none in (REFERENCE, OTHER):
         text = none.sub(lambda match: TAKEN * len(match[0]), text)
-    if not ANY_NUMBER.search(text):
-        return
-    for region in (None, *regions):
-        found = list(_phones_of(region, text))
-        yield from found
-        text = take(text, found)
+    for run in RUN.finditer(text):
+        yield from _numbers_of(run, regions)
 
 
-def _phones_of(region: str | None, text: str) -> Iterator[Detail]:
+def _numbers_of(run: re.Match[str], regions: Sequence[str]) -> Iterator[Detail]:
+    """The numbers that cover the most digits; each begins and ends with a group of digits.
+
+    libphonenumber's own matcher takes what stands beside a number for a part of it.
+    """
+    text = run.string
+    groups = [group.span() for group in DIGITS.finditer(text, *run.span())]
+    covered = [0] * (len(groups) + 1)
+    chosen: dict[int, tuple[int, Detail]] = {}
+    for first in reversed(range(len(groups))):
+        covered[first] = covered[first + 1]
+        start = groups[first][0] - text.endswith(("+", "+("), 0, groups[first][0])
+        digits = ""
+        for last, group in enumerate(groups[first:], first):
+            digits += text[slice(*group)]
+            if len(digits) > MOST_DIGITS:
+                break
+            total = len(digits) + covered[last + 1]
+            if len(digits) < LEAST_DIGITS or total <= covered[first]:
+                continue
+            if value := _value(text[start : group[1]], digits, regions):
+                covered[first] = total
+                chosen[first] = last, Detail("phone", start, group[1], value)
+    place = 0
+    while place < len(groups):
+        if place in chosen:
+            place, number = chosen[place]
+            yield number
+        place += 1
+
+
+def _value(written: str, digits: str, regions: Sequence[str]) -> str | None:
+    """``Detail.value`` of a phone number, None for any other number."""
     from phonenumbers import (
-        Leniency,
-        PhoneNumberMatcher,
+        NumberParseException,
+        is_possible_number,
+        is_valid_number,
         national_significant_number,
-        ndd_prefix_for_region,
+        parse,
     )
 
-    # The library takes a German 1698 for a number; nobody writes one without its prefix.
-    prefix = "0" if region and ndd_prefix_for_region(region, True) == "0" else ""
-    leniency = Leniency.VALID if region else Leniency.POSSIBLE
-    for match in PhoneNumberMatcher(text, region, leniency):
-        written = EXTENSION.sub("", match.raw_string)
-        value = national_significant_number(match.number)
-        digits = re.sub(r"\D", "", written)
-        has_start = written.lstrip("(").startswith((prefix, "+"))
-        has_end = len(digits) >= LEAST_DIGITS and digits[-4:] == value[-4:]
-        if has_start and has_end and not GAP.search(written):
-            yield Detail("phone", match.start, match.start + len(written), value)
+    has_code = written.startswith("+")
+    plain = f"+{digits}" if has_code else digits
+    if LOCAL_FICTION.fullmatch(plain):
+        return NO_PHONE
+    for region in [None] if has_code else regions:
+        if region and not _is_begun(written, region):
+            continue
+        try:
+            number = parse(plain, region)
+        except NumberParseException:
+            continue
+        if is_valid_number(number) or (has_code and is_possible_number(number)):
+            national = national_significant_number(number)
+            return f"{NORTH_AMERICA}{national}" if number.country_code == 1 else national
+    return NO_PHONE if FICTIONAL.fullmatch(plain) else None
+
+
+def _is_begun(written: str, region: str) -> bool:
+    """Whether a number without a country code is written as a region's numbers are.
+
+    The library takes a German 1698 for one; nobody writes one without its prefix.
+    """
+    from phonenumbers import ndd_prefix_for_region
+
+    prefix = ndd_prefix_for_region(region, True)
+    if prefix == "1":
+        return written.startswith("011") or NANP.fullmatch(written) is not None
+    return prefix != "0" or written.startswith("0")

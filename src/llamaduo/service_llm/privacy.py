@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from llamaduo.service_llm.details import Detail, Readable, read, take
 from llamaduo.service_llm.names import find_names
 from llamaduo.service_llm.personal_details import find_details
-from llamaduo.service_llm.phones import find_counted
 from llamaduo.service_llm.repetitions import find_again
-from llamaduo.service_llm.surrogates import make_surrogate, write_like
+from llamaduo.service_llm.surrogates import KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 MOST_DRAWS = 200
 """Ranges are finite: the 96 names can all be in use."""
 MOST_ROUNDS = 4
 """What stands in the place of a detail may give away another beside it."""
+ADDRESS = re.compile(r"(https?://(?:\d+(?:\.\d+){3}|\[[\da-f:.]+\])(?![\w@.]|:\D))")
+"""Of an endpoint, by its number."""
 ALIKE = {"token": "key", "url": "key", "place": "name"}
 """Kinds between which the words around a value decide."""
+Detect = Literal["off", "patterns", "presidio"]
+STRICTNESS: tuple[Detect, ...] = get_args(Detect)
+"""Each replaces all that the one before it does."""
 
 
 class PrivacySettings(BaseModel):
@@ -34,15 +42,13 @@ class PrivacySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    detect: Literal["patterns", "presidio", "off"] = "patterns"
-    """``patterns``: e-mail addresses, phone and card numbers, IBANs, IP addresses, keys, tokens and
-    URLs with credentials; ``presidio``: also names and places."""
+    detect: Detect = "patterns"
+    """``patterns``: e-mail addresses, phone and card numbers, IBANs, IP addresses, social security
+    numbers, keys, tokens and URLs with credentials; ``presidio``: also names and places."""
     regions: tuple[str, ...] = ("US", "GB", "DE", "FR")
     """ISO 3166 codes of the countries whose phone numbers are known without a country code."""
     model: str = "en_core_web_sm"
     """The spaCy model that finds names and places: an installed package, or a folder."""
-    language: str = "en"
-    """ISO 639 code of that model's language."""
 
     @model_validator(mode="before")
     @classmethod
@@ -65,9 +71,9 @@ class PrivacyGate:
     """Replaces personal details by surrogates.
 
     Surrogates have the form of what they replace and come from ranges that belong to nobody, so
-    that they are known again: protecting twice changes nothing. They are drawn by a digest of the
-    texts with every detail left out, so that equal requests stay equal, and nobody who sees one can
-    test a guess of the value against it.
+    that the gate takes none for a detail. They are drawn by a digest of the texts with every detail
+    left out, so that equal requests stay equal, and nobody who sees one can test a guess of the
+    value against it. What is found depends on the texts that are protected together.
     """
 
     settings: PrivacySettings = field(default_factory=PrivacySettings)
@@ -83,6 +89,13 @@ class PrivacyGate:
             if not replaced:
                 break
             protected = Protected(now, protected.replaced + replaced)
+        else:
+            logger.error(
+                "the privacy gate still found %s after %d rounds: personal details may be left, so "
+                "please report the form of this text",
+                ", ".join(sorted(set(replaced))),
+                MOST_ROUNDS,
+            )
         return protected
 
     def protect_rows(self, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -112,12 +125,11 @@ class PrivacyGate:
 
     def _find(self, texts: list[str]) -> list[list[Detail]]:
         """The details of each text by their place; what is one in one of them is one in all."""
-        counted = {number for text in texts for number in find_counted(text)}
         found, rests = [], []
         for text in texts:
-            details, rest = find_details(text, self.settings.regions, counted)
+            details, rest = find_details(text, self.settings.regions)
             if self.settings.detect == "presidio":
-                names = find_names(rest, self.settings.model, self.settings.language)
+                names = find_names(rest, self.settings.model)
                 details, rest = [*details, *names], take(rest, names)
             found.append(details)
             rests.append(rest)
@@ -129,11 +141,30 @@ class PrivacyGate:
 
 
 def quote(value: object, most: int) -> str:
-    """The first characters of a value, as a message to a person may show them.
+    """The first characters of a value as Python spells it, as a message to a person may show them.
 
-    Names, and numbers of other regions than the default ones, stay.
+    Bytes are read as UTF-8. Names, and numbers of other regions than the default ones, stay.
     """
-    return PrivacyGate().protect([repr(value)]).texts[0][:most]
+    protect = PrivacyGate().protect
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if isinstance(text, str):
+        return repr(protect([text]).texts[0])[:most]
+    return protect([repr(text)]).texts[0][:most]
+
+
+def strictest(gates: Iterable[PrivacyGate]) -> PrivacyGate:
+    """The gate that replaces the most kinds, the first of equals."""
+    return max(gates, key=lambda gate: STRICTNESS.index(gate.settings.detect))
+
+
+def protect_message(message: str) -> str:
+    """A message to a person without personal details; addresses of endpoints stay, to be found.
+
+    Names, and numbers of other regions than the default ones, stay too.
+    """
+    pieces = ADDRESS.split(message)
+    pieces[::2] = PrivacyGate().protect(pieces[::2]).texts
+    return "".join(pieces)
 
 
 def _draw(readable: list[Readable], found: list[list[Detail]]) -> dict[tuple[str, str], str]:
@@ -147,7 +178,7 @@ def _draw(readable: list[Readable], found: list[list[Detail]]) -> dict[tuple[str
             continue
         rng = Random(f"{digest}/{len(surrogates)}")
         for _ in range(MOST_DRAWS):
-            surrogate = make_surrogate(each.kind, each.value, rng)
+            surrogate = KINDS[each.kind].make(each.value, rng)
             if surrogate not in taken:
                 break
         taken.add(surrogate)
@@ -177,7 +208,7 @@ def _replaced(
     end = 0
     for each in details:
         old = readable.text[each.start : each.end]
-        new = write_like(each.kind, surrogates[_key(each)], old)
+        new = KINDS[each.kind].write(surrogates[_key(each)], old)
         places = readable.places[each.start : each.end + 1]
         pieces += text[end : places[0]], _spelled(new, old, text, places)
         end = places[-1]

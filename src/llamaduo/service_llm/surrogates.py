@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
+from typing import NamedTuple
 
 from stdnum import iban, luhn
 
@@ -17,12 +18,16 @@ NETWORKS = ("192.0.2.", "198.51.100.", "203.0.113.", "198.18.", "198.19.")
 GROUPS = (0x2001, 0x0DB8)
 """RFC 3849."""
 TEST_CARD = "400000"
-NO_BANK = re.compile(r"[0X]{4}")
-FICTION = "55501"
-"""With two more digits the end of a phone number: the North American plan keeps 555-01xx for it."""
-_GAP = r"[^\w\n\0+]{0,4}"
-_LINE = _GAP.join([*FICTION, r"\d", r"\d"])
-FICTIONAL_PHONE = re.compile(rf"(?<!\d)[+(]?(?:\d{_GAP}){{0,11}}?{_LINE}(?!\d)")
+NO_BANK = "99"
+"""Check digits that pass ISO 7064, while those of banks are 02 to 98 (ISO 13616)."""
+NO_AREA = "666"
+"""The United States give no social security number that begins so."""
+NORTH_AMERICA = "+1"
+FICTION = re.compile(r"\+1\d{3}55501\d\d")
+"""The North American plan keeps 555-01xx of each area for it."""
+NO_PHONE = "000"
+"""No plan of the world has a number that begins so, or with 00, which is what is left where
+``phonenumbers`` takes the first 0 for a prefix."""
 BEGINNINGS = (
     *("Bemu", "Corva", "Dalmi", "Emso", "Farno", "Gorva", "Halvu", "Jando", "Kemso", "Lundo"),
     *("Malvo", "Nandro", "Ormu", "Pelmo", "Quando", "Rasto", "Salmu", "Talvo", "Urvo", "Velmo"),
@@ -31,21 +36,6 @@ BEGINNINGS = (
 NAMES = [begin + end for begin in BEGINNINGS for end in ("drisk", "lvath", "ntrek", "rvusk")]
 PLACES = [begin + end for begin in BEGINNINGS for end in ("fell", "holt", "marsh", "gard")]
 """Both are invented, so that they name nobody and are known again."""
-
-
-def is_surrogate(kind: str, value: str) -> bool:
-    """Whether a value, written as ``Detail.value`` is, lies in a range that belongs to nobody."""
-    return IS_SURROGATE[kind](value)
-
-
-def make_surrogate(kind: str, value: str, rng: Random) -> str:
-    """A value that belongs to nobody; it tells no more of the other one than its form."""
-    return MAKERS[kind](value, rng)
-
-
-def write_like(kind: str, surrogate: str, text: str) -> str:
-    """Write a surrogate as a text writes the value in its place: layout, case, short form."""
-    return WRITERS[kind](surrogate, text)
 
 
 def _like(text: str, rng: Random) -> str:
@@ -75,9 +65,10 @@ def _make_secret(value: str, rng: Random) -> str:
 
 
 def _make_iban(value: str, rng: Random) -> str:
-    bank = "".join("0" if character.isdigit() else "X" for character in value[4:8])
-    account = bank + _like(value[8:], rng)
-    return value[:2] + iban.calc_check_digits(f"{value[:2]}00{account}") + account
+    while True:  # one account of 97 has these check digits
+        number = value[:2] + NO_BANK + _like(value[4:], rng)
+        if iban.is_valid(number, check_country=False):
+            return number
 
 
 def _make_card(value: str, rng: Random) -> str:
@@ -95,9 +86,13 @@ def _make_ip(value: str, rng: Random) -> str:
 
 
 def _make_phone(value: str, rng: Random) -> str:
-    area = _like(value[: -len(FICTION) - 2], rng)
-    first = str(rng.randint(2, 9)) if area else ""
-    return first + area[1:] + FICTION + _like("00", rng)
+    if value.startswith(NORTH_AMERICA):
+        return f"{rng.randint(200, 999)}55501{_like('00', rng)}"
+    return NO_PHONE + _like(value[len(NO_PHONE) :], rng)
+
+
+def _make_ssn(value: str, rng: Random) -> str:
+    return f"{NO_AREA}{rng.randint(1, 99):02}{rng.randint(1, 9999):04}"
 
 
 def _write_as_it_is(surrogate: str, text: str) -> str:
@@ -123,6 +118,12 @@ def _write_laid_out(surrogate: str, text: str) -> str:
     return "".join(written[:first]) + "".join(left) + "".join(written[first:])
 
 
+def _write_phone(surrogate: str, text: str) -> str:
+    """A number that is written without its first 0 gets none: it may be one of JSON."""
+    written = _write_laid_out(surrogate, text)
+    return f"1{written[1:]}" if written[0] == "0" != text[0] else written
+
+
 def _write_ip(surrogate: str, text: str) -> str:
     if ":" not in surrogate:
         return surrogate
@@ -146,40 +147,37 @@ def _is_marked(value: str) -> bool:
     return "".join(value.split()).endswith(MARK)
 
 
-IS_SURROGATE: dict[str, Callable[[str], bool]] = {
-    "url": _is_marked,
-    "token": _is_marked,
-    "key": _is_marked,
-    "email": _is_reserved_email,
-    "iban": lambda value: bool(NO_BANK.match(value, 4)),
-    "card": lambda value: value.startswith(TEST_CARD),
-    "ip": lambda value: value.startswith((*NETWORKS, "2001:0db8:")),
-    "phone": lambda value: value[:-2].endswith(FICTION),
-    # A model may take the one for the other.
-    "name": lambda value: value.title() in {*NAMES, *PLACES},
-    "place": lambda value: value.title() in {*NAMES, *PLACES},
-}
-MAKERS: dict[str, Callable[[str, Random], str]] = {
-    "url": _make_secret,
-    "token": _make_secret,
-    "key": _make_secret,
-    "email": _make_email,
-    "iban": _make_iban,
-    "card": _make_card,
-    "ip": _make_ip,
-    "phone": _make_phone,
-    "name": lambda _, rng: rng.choice(NAMES),
-    "place": lambda _, rng: rng.choice(PLACES),
-}
-WRITERS: dict[str, Callable[[str, str], str]] = {
-    "url": _write_as_it_is,
-    "token": _write_as_it_is,
-    "key": _write_as_it_is,
-    "email": _write_email,
-    "iban": _write_laid_out,
-    "card": _write_laid_out,
-    "ip": _write_ip,
-    "phone": _write_laid_out,
-    "name": _write_word,
-    "place": _write_word,
+def _is_no_phone(value: str) -> bool:
+    return value.startswith(NO_PHONE[1:]) or FICTION.fullmatch(value) is not None
+
+
+def _is_invented(value: str) -> bool:
+    """A model may take a name for a place."""
+    return value.title() in {*NAMES, *PLACES}
+
+
+class Kind(NamedTuple):
+    """How one kind of detail is replaced; values are written as ``Detail.value`` is."""
+
+    is_surrogate: Callable[[str], bool]
+    """Whether a value lies in a range that belongs to nobody."""
+    make: Callable[[str, Random], str]
+    """A value that belongs to nobody; it tells no more of the given one than its form."""
+    write: Callable[[str, str], str]
+    """A surrogate as a text writes the value in its place: layout, case, short form."""
+
+
+SECRET = Kind(_is_marked, _make_secret, _write_as_it_is)
+KINDS = {
+    "url": SECRET,
+    "token": SECRET,
+    "key": SECRET,
+    "email": Kind(_is_reserved_email, _make_email, _write_email),
+    "iban": Kind(lambda value: value[2:4] == NO_BANK, _make_iban, _write_laid_out),
+    "card": Kind(lambda value: value.startswith(TEST_CARD), _make_card, _write_laid_out),
+    "ip": Kind(lambda value: value.startswith((*NETWORKS, "2001:0db8:")), _make_ip, _write_ip),
+    "ssn": Kind(lambda value: value.startswith(NO_AREA), _make_ssn, _write_laid_out),
+    "phone": Kind(_is_no_phone, _make_phone, _write_phone),
+    "name": Kind(_is_invented, lambda _, rng: rng.choice(NAMES), _write_word),
+    "place": Kind(_is_invented, lambda _, rng: rng.choice(PLACES), _write_word),
 }

@@ -93,7 +93,26 @@ def test_what_is_sent_and_what_the_new_pairs_take_over_is_what_trains(screened, 
     assert set(of_first["seed_prompt"]) == {table["prompt"][0]}
 
 
-def test_checks_look_at_the_raw_text_and_what_is_kept_is_protected(screened):
+def ends_in_example(prompt, response):
+    return response.endswith(("example.com", "example.org", "example.net"))
+
+
+def test_the_checks_judge_what_trains(random_model):
+    table = coverage(2).assign(response="write to anna@firma.de")
+    settings = (
+        random_model,
+        SERVICE_LLM,
+        parameters(check={"callable": f"{__name__}.ends_in_example"}),
+    )
+    rows = parsed("a fresh prompt of its own", response="write to otto@meier.fr")
+
+    known = screen_coverage(table, TEST, NONE, *settings, FINE_TUNING)
+    pairs = screen_pairs(rows, known, None, TEST, NONE, *settings, FINE_TUNING)
+
+    assert [*known["dropped"], *pairs["dropped"]] == ["", "", ""]
+
+
+def test_copies_of_test_prompts_are_found_in_the_raw_text_and_what_is_kept_is_protected(screened):
     table, settings = screened()
     rows = parsed(
         "kept apart: write to otto@meier.fr",

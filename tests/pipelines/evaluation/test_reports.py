@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -31,6 +32,7 @@ from llamaduo.pipelines.evaluation.sentences import explain_verdict
 from llamaduo.schemas import WorstResponses
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
+from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
     FAIR,
@@ -151,7 +153,15 @@ def pages(
         evaluation,
     )
     loop = write_loop_report(
-        history, confirmation or {}, baselines, synthesis, audited, plot, diversity, evaluation
+        history,
+        confirmation or {},
+        baselines,
+        synthesis,
+        audited,
+        privacy,
+        plot,
+        diversity,
+        evaluation,
     )
     return iteration, loop
 
@@ -479,7 +489,10 @@ def test_the_worst_responses_come_first_and_perfect_ones_not_at_all():
     )
 
     judge = Judge((service("judge"),))
-    table = WorstResponses.validate(choose_worst_responses(texts, judgements, pairs(4), judge))
+    teacher = service("teacher")
+    table = WorstResponses.validate(
+        choose_worst_responses(texts, judgements, pairs(4), teacher, judge)
+    )
 
     assert list(table["response"]) == ["c", "b", "d"]
     assert list(table["reference"]) == ["reference 2", "reference 1", "reference 3"]
@@ -511,13 +524,22 @@ def test_diversity_is_drawn_over_the_iterations_and_explained_in_both_reports():
         assert 'id="diversity"' in page
 
 
-def test_the_worst_responses_show_no_personal_details():
+OFF = PrivacyGate(PrivacySettings(detect="off"))
+
+
+@pytest.mark.parametrize("open_ones", [(), ("teacher",), ("judge",)])
+def test_the_worst_responses_show_no_personal_details(open_ones):
     answers = pd.DataFrame({"id": ["test-0"], "sample": 1, "response": "to anna@firma.de"})
     judgements = answers[["id", "sample"]].assign(similarity=1, precision=2)
     asked = pairs(1).assign(prompt="to anna@firma.de or 030/1234567?")
 
+    teacher, judge = (
+        replace(service(name), gate=OFF) if name in open_ones else service(name)
+        for name in ("teacher", "judge")
+    )
+
     table = choose_worst_responses(
-        answers.assign(finished=True), judgements, asked, Judge((service("judge"),))
+        answers.assign(finished=True), judgements, asked, teacher, Judge((judge,))
     )
 
     assert "firma" not in table.to_json()
@@ -537,10 +559,9 @@ def test_the_report_says_where_privacy_was_off():
         "judge": {"detect": ["patterns", "off"], "requests": {}},
     }
 
-    page, _ = pages(entry([82.125] * 40), privacy=off)
-
-    assert "Privacy is off: pairs were sent to the service LLM, and train, as they are" in page
-    assert "Privacy is off for a judge" in page
+    for page in pages(entry([82.125] * 40), privacy=off):
+        assert "Privacy is off: pairs are sent to the service LLM, and train, as they are" in page
+        assert "Privacy is off for a judge" in page
 
 
 def test_replaced_details_are_counted_over_all_requests_of_the_judge():

@@ -24,7 +24,7 @@ from llamaduo.service_llm.text import declines, is_blank
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the checks; a change of what they drop raises it."""
 
 MOST_REFUSALS = 0.05
@@ -55,7 +55,8 @@ def screen_coverage(
     Raises:
         InputError: None is left, or a response of the task fails the task's own check.
     """
-    failing = coverage_train["id"][fail_check(coverage_train, synthesis.check)]
+    protected = service_llm.gate.protect_rows(coverage_train, PROTECTED)
+    failing = protected["id"][fail_check(protected, synthesis.check)]
     if len(failing):
         raise InputError(
             f"{len(failing)} of {len(coverage_train)} responses of coverage_train fail "
@@ -63,12 +64,12 @@ def screen_coverage(
         )
     tokenizer, reserved = reserve(coverage_train, coverage_test, coverage_holdout, synthesis)
     copies = [reserved.has_copy(tokenizer.tokens(text)) for text in coverage_train["prompt"]]
-    long = refuse_long_pairs(base_model, _texts(coverage_train), fine_tuning.max_length)
+    long = refuse_long_pairs(base_model, _texts(protected), fine_tuning.max_length)
     dropped = [
         "near_copy_of_test" if is_copy else "too_long" if problem else ""
         for is_copy, problem in zip(copies, long, strict=True)
     ]
-    screened = coverage_train.assign(
+    screened = protected.assign(
         dropped=dropped, filter_version=filter_version(synthesis, fine_tuning)
     )
     left_out = [
@@ -90,7 +91,7 @@ def screen_coverage(
             "of a test or holdout prompt (data_synthesis.max_test_similarity), or too long for the "
             "model (fine_tuning.max_length)"
         )
-    return service_llm.gate.protect_rows(screened, PROTECTED)
+    return screened
 
 
 def screen_pairs(
@@ -109,11 +110,13 @@ def screen_pairs(
     Returns:
         ``ScreenedPairs``: every row as the service LLM may be sent it, with the reason for which it
         was dropped. A row that fails several checks carries the first, in the order of ``checks``
-        below.
+        below. All look at what would be trained on, but for ``near_copy_of_test``: test prompts are
+        there as they are.
     """
     protected = service_llm.gate.protect_rows(parsed_pairs, PROTECTED)
+    raw_prompts = parsed_pairs["prompt"]
     tokenizer, reserved = reserve(screened_coverage, coverage_test, coverage_holdout, synthesis)
-    tokens = {text: tokenizer.tokens(text) for text in parsed_pairs["prompt"]}
+    tokens = {text: tokenizer.tokens(text) for text in {*protected["prompt"], *raw_prompts}}
     usable = screened_coverage[screened_coverage["dropped"] == ""]
     known = usable if previous_training_set is None else previous_training_set
     kept = NearDuplicates(synthesis.max_similarity, map(tokenizer.tokens, known["prompt"]))
@@ -137,16 +140,16 @@ def screen_pairs(
         ),
         "wrong_language": lambda rows: are_foreign(rows, usable, synthesis.languages),
         "copy_of_seed": are_copies_of_seeds,
-        "near_copy_of_test": lambda rows: [reserved.has_copy(tokens[p]) for p in rows["prompt"]],
-        # Of what is known only the protected text is there.
+        "near_copy_of_test": lambda rows: [
+            reserved.has_copy(tokens[text]) for text in raw_prompts[rows.index]
+        ],
         "near_duplicate": lambda rows: [
-            _is_repeated(tokenizer.tokens(text), kept)
-            for text in protected["prompt"].loc[rows.index]
+            _is_repeated(tokens[text], kept) for text in rows["prompt"]
         ],
     }
-    dropped = pd.Series("", index=parsed_pairs.index)
+    dropped = pd.Series("", index=protected.index)
     for reason, fails in checks.items():
-        rows = parsed_pairs[dropped == ""]
+        rows = protected[dropped == ""]
         if len(rows):
             dropped[rows.index[list(fails(rows))]] = reason
     return protected.drop(columns=["unreadable", "seed_prompt"]).assign(

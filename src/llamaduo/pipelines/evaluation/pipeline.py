@@ -268,7 +268,7 @@ def _recording() -> list[Node]:
         ),
         Node(
             reports.choose_worst_responses,
-            ["responses", "judgements", "coverage_test", "judge"],
+            ["responses", "judgements", "coverage_test", "service_llm", "judge"],
             "worst_responses",
             name="choose_worst_responses",
         ),
@@ -316,6 +316,7 @@ def _recording() -> list[Node]:
                 "baseline_comparison",
                 "synthesis_report",
                 "fairness_audit",
+                "privacy_report",
                 "score_plot",
                 "diversity_plot",
                 "params:evaluation",

@@ -16,12 +16,14 @@ from llamaduo.pipelines.evaluation.sentences import (
     explain_verdict,
     notes_on_models,
     privacy_notes,
+    privacy_warnings,
     synthesis_notes,
 )
 from llamaduo.schemas import WorstResponses
 from llamaduo.service_llm.answers import count_replaced
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
+from llamaduo.service_llm.privacy import strictest
 from llamaduo.service_llm.tally import spent_by
 from llamaduo.service_llm.text import HIGHEST_SCORE
 
@@ -80,9 +82,15 @@ def report_privacy(
 
 
 def choose_worst_responses(
-    responses: pd.DataFrame, judgements: pd.DataFrame, pairs: pd.DataFrame, judge: Judge
+    responses: pd.DataFrame,
+    judgements: pd.DataFrame,
+    pairs: pd.DataFrame,
+    service_llm: ServiceLLM,
+    judge: Judge,
 ) -> pd.DataFrame:
-    """The responses that scored lowest, beside their references, as the judge may see them.
+    """The responses that scored lowest, beside their references.
+
+    They pass the strictest gate of teacher and judges: privacy may be off for a local judge alone.
 
     Returns:
         ``WorstResponses``, the worst first, those without a score last; none with full marks.
@@ -97,7 +105,8 @@ def choose_worst_responses(
     )
     imperfect = table[(table[list(SCORES)] != HIGHEST_SCORE).any(axis=1)]
     worst = imperfect.head(MOST_SHOWN).reset_index(drop=True)
-    protected = judge.jury[0].gate.protect_rows(worst, ["prompt", "reference", "response"])
+    gate = strictest(each.gate for each in (service_llm, *judge.jury))
+    protected = gate.protect_rows(worst, ["prompt", "reference", "response"])
     return protected[list(WorstResponses.to_schema().columns)]
 
 
@@ -171,6 +180,7 @@ def write_loop_report(
     baseline_comparison: dict[str, Any],
     synthesis_report: dict[str, Any],
     fairness_audit: dict[str, Any],
+    privacy_report: dict[str, Any],
     score_plot: go.Figure,
     diversity_plot: go.Figure,
     evaluation: EvaluationParameters,
@@ -185,6 +195,7 @@ def write_loop_report(
         evaluation,
         kicker="report of the loop",
         fairness_audit=fairness_audit,
+        privacy_warnings=privacy_warnings(privacy_report),
         plots=_embedded(scores=score_plot, diversity=diversity_plot),
     )
 

@@ -121,19 +121,28 @@ def synthesis_notes(synthesis_report: dict[str, Any]) -> list[str]:
 def privacy_notes(privacy_report: dict[str, Any]) -> list[str]:
     """What was replaced in what was sent and trained on, or that nothing was."""
     taught, judged = privacy_report["service_llm"], privacy_report["judge"]
-    if taught["detect"] == "off":
-        notes = ["Privacy is off: pairs were sent to the service LLM, and train, as they are."]
-    else:
-        notes = [
+    notes = privacy_warnings(privacy_report)
+    if taught["detect"] != "off":
+        notes.append(
             "Surrogates stand for the personal details in what was sent to the service LLM and in "
             f"what trains ({taught['detect']}): for {_listed(taught['coverage']) or 'none'} in the "
             f"coverage pairs, {_listed(taught['pairs']) or 'none'} in the new pairs, "
             f"{_listed(taught['requests']) or 'none'} more in the requests."
-        ]
-    if "off" in judged["detect"]:
-        notes.append("Privacy is off for a judge: it was sent prompts and responses as they are.")
+        )
     replaced = _listed(judged["requests"]) or "none"
     return [*notes, f"In what was sent to the judge they stand for {replaced}."]
+
+
+def privacy_warnings(privacy_report: dict[str, Any]) -> list[str]:
+    """Where nothing is replaced."""
+    warnings = []
+    if privacy_report["service_llm"]["detect"] == "off":
+        warnings.append(
+            "Privacy is off: pairs are sent to the service LLM, and train, as they are."
+        )
+    if "off" in privacy_report["judge"]["detect"]:
+        warnings.append("Privacy is off for a judge: it is sent prompts and responses as they are.")
+    return warnings
 
 
 def _listed(counts: dict[str, int]) -> str:
