@@ -34,7 +34,8 @@ def coverage(count, categories=("a", "b", "c")):
 
 
 def parameters(**changes):
-    return SynthesisParameters(**{"pairs_per_iteration": 20, "pairs_per_request": 8, **changes})
+    few = {"pairs_per_iteration": 20, "pairs_per_request": 8, "aimed_share": 0.5}
+    return SynthesisParameters(**{**few, **changes})
 
 
 def so_far(iteration, pairs=20, per_request=8):
