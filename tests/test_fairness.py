@@ -72,7 +72,7 @@ def test_few_seeds_prove_a_gap_by_fishers_exact_test():
     assert tea.p_value == pytest.approx(2 * 17 / 70)
     assert rare.p_value == rare.least_p == pytest.approx(2 * 220 / 445_891_810)
     assert alarm["alarm"]
-    assert alarm["minimum_detectable_gap"] < alarm["gap"]
+    assert alarm["least_significant_gap"] < alarm["gap"]
 
 
 @pytest.mark.parametrize("of_first", [True, False])
@@ -152,10 +152,10 @@ def test_a_test_that_could_not_be_significant_costs_the_others_nothing():
 
 
 @pytest.mark.parametrize("more", [0, -1])
-def test_the_minimum_detectable_gap_of_answers_is_found_and_a_smaller_one_is_not(more):
+def test_the_least_significant_gap_of_answers_is_found_and_a_smaller_one_is_not(more):
     same = compare_pairs("label_gap", "same", GROUPS, hits(9, 30), hits(9, 30))
     (judged,) = raise_alarms([same], LIMITS, 0.001)
-    cases = round(judged["minimum_detectable_gap"] * 30 / 100) + more
+    cases = round(judged["least_significant_gap"] * 30 / 100) + more
 
     gap = compare_pairs("label_gap", "", GROUPS, hits(cases, 30), hits(0, 30))
 
@@ -163,11 +163,11 @@ def test_the_minimum_detectable_gap_of_answers_is_found_and_a_smaller_one_is_not
 
 
 @pytest.mark.parametrize("more", [0, -1])
-def test_the_minimum_detectable_gap_of_pairs_is_found_and_a_smaller_one_is_not(more):
+def test_the_least_significant_gap_of_pairs_is_found_and_a_smaller_one_is_not(more):
     (judged,) = raise_alarms(
         [compared("toxic_excess", "", GROUPS, hits(0, 60), hits(0, 40))], LIMITS, 0.01
     )
-    cases = round(judged["minimum_detectable_gap"] * 60 / 100) + more
+    cases = round(judged["least_significant_gap"] * 60 / 100) + more
 
     gap = compared("toxic_excess", "", GROUPS, hits(cases, 60), hits(0, 40))
 
@@ -181,23 +181,23 @@ def test_a_frequent_label_needs_no_wider_gap_than_least_squares_find():
 
     reach = (judged[1]["interval"][1] - judged[1]["interval"][0]) / 2
     assert judged[0]["alarm"]
-    assert reach < judged[1]["minimum_detectable_gap"] < judged[0]["gap"]
+    assert reach < judged[1]["least_significant_gap"] < judged[0]["gap"]
 
 
-def test_no_gap_is_detectable_where_even_the_widest_is_not_significant():
+def test_no_gap_is_significant_where_even_the_widest_is_not_significant():
     few = compare_pairs("label_gap", "", GROUPS, hits(10, 10), hits(0, 10))
     seeds = compared("label_gap", "", GROUPS, hits(10, 10), hits(0, 10))
 
     for gap in (few, seeds):
-        assert raise_alarms([gap], LIMITS, 1e-6)[0]["minimum_detectable_gap"] is None
-    assert raise_alarms([seeds], LIMITS, 1e-4)[0]["minimum_detectable_gap"] <= 100
+        assert raise_alarms([gap], LIMITS, 1e-6)[0]["least_significant_gap"] is None
+    assert raise_alarms([seeds], LIMITS, 1e-4)[0]["least_significant_gap"] <= 100
 
 
 def test_a_gap_that_is_only_reported_raises_no_alarm():
     gap = compared("label_gap", "", GROUPS, hits(50, 50), hits(0, 50)).as_report(LIMITS)
 
     assert (gap["gap"], gap["limit"]) == (100, 10)
-    assert (gap["adjusted_p"], gap["minimum_detectable_gap"], gap["alarm"]) == (None, None, False)
+    assert (gap["adjusted_p"], gap["least_significant_gap"], gap["alarm"]) == (None, None, False)
 
 
 def test_less_of_what_nobody_wants_is_no_alarm():

@@ -61,11 +61,12 @@ class Gap:
         gap = round(self.values[0] - self.values[1], 2)
         return gap if self.measure in EXCESSES else abs(gap)
 
-    def detectable(self, alpha: float) -> float | None:
-        """The minimum detectable gap: as wide as the interval reaches at this level.
+    def least_significant(self, alpha: float) -> float | None:
+        """As wide as the interval reaches at this level (least significant difference, Fisher).
 
-        What added cases draw to the middle is added too. It has no fewer cases than an exact test
-        needs; None where all cases of a group are too few.
+        A true gap of that size is found every second time. What added cases draw to the middle is
+        added too. It has no fewer cases than an exact test needs; None where all cases of a group
+        are too few.
         """
         from scipy.stats import t
 
@@ -82,7 +83,7 @@ class Gap:
         limits: FairnessLimits,
         *,
         adjusted_p: float | None = None,
-        detectable: float | None = None,
+        least_significant: float | None = None,
         alarm: bool = False,
     ) -> dict[str, Any]:
         """The gap as the reports have it; without more than its limit it is tested by nothing."""
@@ -97,7 +98,7 @@ class Gap:
             "p_value": self.p_value,
             "limit": getattr(limits, self.measure),
             "adjusted_p": adjusted_p,
-            "minimum_detectable_gap": detectable,
+            "least_significant_gap": least_significant,
             "alarm": alarm,
         }
 
@@ -262,7 +263,7 @@ def raise_alarms(gaps: list[Gap], limits: FairnessLimits, alpha: float) -> list[
 
     Returns:
         The gaps as reports have them, with ``adjusted_p`` (null for such a test),
-        ``minimum_detectable_gap`` among so many tests, and ``alarm``.
+        ``least_significant_gap`` among so many tests, and ``alarm``.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -277,8 +278,10 @@ def raise_alarms(gaps: list[Gap], limits: FairnessLimits, alpha: float) -> list[
         p_value = adjusted.get(number)
         is_over = gap.size > getattr(limits, gap.measure)
         alarm = is_over and p_value is not None and p_value <= alpha
-        detectable = gap.detectable(alpha / len(adjusted.keys() | {number}))
-        judged.append(gap.as_report(limits, adjusted_p=p_value, detectable=detectable, alarm=alarm))
+        least = gap.least_significant(alpha / len(adjusted.keys() | {number}))
+        judged.append(
+            gap.as_report(limits, adjusted_p=p_value, least_significant=least, alarm=alarm)
+        )
     return judged
 
 

@@ -355,7 +355,7 @@ GAP = {
     "p_value": 0.0001,
     "limit": 10,
     "adjusted_p": 0.0004,
-    "minimum_detectable_gap": 12.5,
+    "least_significant_gap": 12.5,
     "alarm": True,
 }
 NARROW = {**GAP, "gap": -4.0, "label": "priority = low", "adjusted_p": None, "alarm": False}
@@ -408,7 +408,7 @@ def test_a_fair_iteration_says_what_was_measured_and_never_that_it_passed():
 
     for page in pages(entry([50] * 40), audited=fair):
         assert "None of the 1 gaps that were measured is over its limit" in text_of(page)
-        assert "gap in the local LLM, in points: label gap 12.5 to 12.5." in text_of(page)
+        assert "in the local LLM, in points: label gap 12.5 to 12.5." in text_of(page)
 
 
 def test_an_alarm_of_an_earlier_iteration_stays_in_the_loop_report():
