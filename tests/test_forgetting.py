@@ -19,7 +19,7 @@ from llamaduo.forgetting.display import show
 from llamaduo.forgetting.findings import LARGEST, find, rest_of
 from llamaduo.forgetting.matcher import RowMatcher
 from llamaduo.forgetting.places import Places
-from llamaduo.forgetting.wanted import Wanted, words_of
+from llamaduo.forgetting.wanted import Wanted, passage_of
 from llamaduo.ledger import Ledger, ledgers_below
 from llamaduo.service_llm.journal import Journal, JournalError
 from llamaduo.service_llm.privacy import PrivacyGate
@@ -618,15 +618,38 @@ def test_an_id_may_lose_its_zeros_where_it_is_read_as_a_number(places):
         "sk-proj-abcdefghijklmnopqrstuvwxyzABCDEFGH1234",
         "AKIAIOSFODNNEXAMPLEQ",
         "https://bob:secret@example.org/path?x=1",
+        "my password: hunter2",
+        'my password:Sommer!x, yes, "Sommer!x"',
+        "GB29 NWBK 6016 1331 9268 19",
+        "Bearer abcdef123456",
     ],
 )
-def test_the_words_of_a_text_are_the_same_on_both_sides_of_the_gate(detail):
-    text = f"I am Jürgen, at {detail}, of Nordstr."
-    protected, replaced = GATE.protect([text])
+@pytest.mark.parametrize("end", [", and I live in Nordstrasse", ""])
+def test_a_text_is_known_on_both_sides_of_the_gate(detail, end):
+    text = f"I am Jürgen, a client of yours: {detail}{end}"
+    other = GATE.protect([f"Another letter from there. {text}", "And 8.8.8.8"])
+    passages = {passage_of(text, *GATE.protect([text]).texts)}
 
-    assert replaced
-    assert words_of(*protected) == words_of(text)
-    assert "jürgen at" in words_of(text)
+    assert other.replaced
+    assert Wanted(["nobody"], passages).is_in(in_json(other.texts[0]))
+    assert not Wanted(["nobody"], passages).is_in(f"A client of yours: {detail}{end}")
+
+
+def test_what_little_the_gate_leaves_of_a_text_is_nobodys():
+    text = "Jürgen, password: hunter2 and that is all"
+
+    assert passage_of(text, *GATE.protect([text]).texts) == ()
+
+
+def test_requests_that_quote_a_row_with_a_password_lose_their_texts(places):
+    start, end = f"My mail is {ADDRESS} and I live in Nordstrasse", "so please call me back"
+    letter = f"{start}, my password: hunter2 {end}"
+    _, journal = run_beside_a_letter(places, {**ROW, "prompt": letter})
+    write(journal, (sent(b"3", request=f"They {end} and live in Nordstrasse"), received()))
+
+    forget_address(places)
+
+    assert journal.count(lambda text: "Nordstrasse" in text) == 1
 
 
 @pytest.mark.parametrize("words", [TASK, OTHER["prompt"]])
