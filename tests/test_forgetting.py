@@ -587,6 +587,23 @@ def test_rows_of_others_with_the_same_number_stay(places, split, made, goes):
     assert (path in find(places, Wanted([ADDRESS])).rows) == goes
 
 
+def test_a_test_row_with_the_number_of_a_row_that_goes_keeps_its_replies(places):
+    run_beside_a_letter(places, {**ROW, "id": "1"})
+    put_rows(places, "raw/test.jsonl", {**OTHER, "id": "1"})
+    screened = {**ROW, "id": "1", "filter_version": "1"}
+    put_version(places, "screened_coverage", VERSION, screened)
+    put_version(places, "training_set", VERSION, {**screened, "origin": "coverage"})
+    replies = [
+        put_version(places, "responses", VERSION, {"id": "1", "sample": 1, "response": "x"}),
+        put_version(places, "judgements", VERSION, {"id": "1", "sample": 1, "text": "good"}),
+    ]
+
+    found = forget_address(places)
+
+    assert names(found.rows) == {"train.jsonl", "screened_coverage.jsonl", "training_set.jsonl"}
+    assert all(path.stat().st_size for path in replies)
+
+
 def test_an_id_of_two_test_rows_is_nobodys_and_that_is_said(places):
     tested = put_rows(places, "raw/test.jsonl", {**ROW, "id": "1"})
     put_rows(places, "raw/holdout.jsonl", {**OTHER, "id": "1"})

@@ -79,7 +79,9 @@ def identify(
     by_id, derived = RowMatcher(wanted, ids), Rows()
     for path in filter(places.is_made, files):
         derived[path] = [row for row in rows_of(path, is_made=True) if by_id.comes_from(row)]
-    made = {(path.parent.name, _id(row)) for path in derived for row in derived[path] if _id(row)}
+    made = {(path.parent.name, _id(row)) for path in derived for row in derived[path]}
+    # A screened row keeps its id, which may be another's in the test set.
+    made = {(version, each) for version, each in made if each and ("coverage", each) not in ids}
     known = chain(*persons.values(), *derived.values())
     passages = dict(passage for row in known for passage in _passages(row, wanted))
     for path in (path for path in others if is_within(path, places.inputs)):
