@@ -572,6 +572,8 @@ def test_requests_about_a_pair_that_was_made_from_a_row_lose_their_texts(places)
         ("ready", {"id": "1", "filter_version": "1", "origin": "coverage"}, False),
         ("train", {"seed_id": "1", "origin": "ready"}, False),
         ("train", {"seed_id": "1"}, True),
+        ("train", {"seed_id": "1", "category": "", "weight": 0.5}, True),
+        ("train", {"what": "seed", "name": "1", "asked": 2, "kept": 1}, False),
         ("train", {"id": "1", "filter_version": "1"}, True),
         ("train", {"id": "1", "filter_version": "1", "origin": "coverage"}, True),
         ("train", {"id": "1", "sample": 1}, False),

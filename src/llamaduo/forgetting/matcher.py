@@ -33,7 +33,8 @@ class RowMatcher(NamedTuple):
     def matches(self, row: Row, path: Path) -> bool:
         """Whether a row holds a text, stands for an input row that does, or was made from one.
 
-        A response to such a row's prompt and a judgement of it go too; figures, as scores, do not.
+        A response to such a row's prompt and a judgement of it go too, and its weight as a weak
+        spot; other figures, as scores, do not.
         """
         is_reply = "sample" in row or "text" in row
         return (
