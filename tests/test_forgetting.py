@@ -310,6 +310,10 @@ def put_version(places, name, version, *rows):
     return put_rows(places, f"{name}.jsonl/{version}/{name.split('/')[-1]}.jsonl", *rows)
 
 
+def put_report(places, content=NAME, name="report.html", folder="report.html"):
+    return put(places, f"{folder}/{VERSION}/{name}", content)
+
+
 def rows_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -320,18 +324,19 @@ def names(paths):
 
 def test_rows_go_from_tables_and_reports_go_whole(places):
     put_rows(places, "training_set.jsonl", {"text": NAME})
-    put(places, "report.html", html.escape(NAME))
-    put(places, "history.json", as_array([{"alarms": []}, {"alarms": [NAME]}]))
-    put(places, ".scores.jsonl.partial")
-    put(places, ".training_set.jsonl.x1.partial")
-    put(places, "old/report.html", "somebody else")
+    put_report(places, html.escape(NAME))
+    history = as_array([{"alarms": []}, {"alarms": [NAME]}])
+    put_report(places, history, "history.json", "old/history.json")
+    for name in (".scores.jsonl.partial", ".scores.jsonl.x1.partial"):
+        put_report(places, name=name, folder="scores.jsonl")
+    put(places, "report.html/other/report.html", "somebody else")
 
     found = find(places, WANTED)
 
     assert names(found.rows) == {"training_set.jsonl"}
     assert names(found.whole) == {
         *("report.html", "history.json", ".scores.jsonl.partial"),
-        ".training_set.jsonl.x1.partial",
+        ".scores.jsonl.x1.partial",
     }
     assert not found.left
 
@@ -340,19 +345,20 @@ def test_of_files_that_no_run_has_made_nothing_but_rows_goes(places):
     put_rows(places, "export.jsonl", {"text": NAME})
     put(places, "export.json", as_array([{"text": NAME}]))
     texts = ["minutes.md", "old/vocab.txt", "raw/notes.md", ".x1.partial", "summary.json"]
-    for name in texts:
-        put(places, name)
-    places.inputs.add(put(places, "raw/report.html"))
+    texts += ["report.html", "old/2026/report.html", "history.json", "scores.jsonl/1/notes.md"]
+    texts += [".scores.jsonl.partial", "raw/report.html/1/report.html"]
+    left = {put(places, name) for name in texts}
+    places.inputs.add(path_of(places, "raw/report.html"))
 
     found = find(places, WANTED)
 
     assert names(found.rows) == {"export.jsonl", "export.json"}
     assert found.whole == []
-    assert names(found.left) == {"report.html", *(name.split("/")[-1] for name in texts)}
+    assert set(found.left) == left
 
 
 def test_a_person_has_to_look_at_what_is_no_report(places):
-    put(places, "report.html", f"\0{NAME}")
+    put_report(places, f"\0{NAME}")
     put(places, "broken.parquet", "PAR1\0")
     put(places, "numbers.json", "[1, 2]")
     put(places, "export.zip", "PK")
@@ -493,7 +499,7 @@ def test_what_was_made_from_a_row_goes_although_the_gate_has_replaced_its_addres
         )
     ]
     teach(places, adapters=[VERSION])
-    page = put(places, "report.html", f"<td>{html.escape(sendable)}</td>")
+    page = put_report(places, f"<td>{html.escape(sendable)}</td>")
 
     found = forget_address(places)
 
@@ -770,7 +776,7 @@ def test_nothing_is_removed_while_it_cannot_be_told_whether_a_file_is_a_journal(
 def test_what_is_left_is_named_with_the_reason_and_without_the_text(places, capsys):
     notes = put(places, "raw/notes.md")
     put_rows(places, "pairs.jsonl", {"text": NAME})
-    put(places, "report.html")
+    put_report(places)
     teach(places, VERSION, adapters=[VERSION])
 
     show(find(places, WANTED), ["s3://bucket/pairs.jsonl"])
