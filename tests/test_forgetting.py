@@ -19,7 +19,7 @@ from llamaduo.forgetting.display import show
 from llamaduo.forgetting.findings import LARGEST, find, rest_of
 from llamaduo.forgetting.matcher import RowMatcher
 from llamaduo.forgetting.places import Places
-from llamaduo.forgetting.wanted import Wanted, words_of
+from llamaduo.forgetting.wanted import Wanted, passage_of
 from llamaduo.ledger import Ledger, ledgers_below
 from llamaduo.service_llm.journal import Journal, JournalError
 from llamaduo.service_llm.privacy import PrivacyGate
@@ -310,6 +310,10 @@ def put_version(places, name, version, *rows):
     return put_rows(places, f"{name}.jsonl/{version}/{name.split('/')[-1]}.jsonl", *rows)
 
 
+def put_report(places, content=NAME, name="report.html", folder="report.html"):
+    return put(places, f"{folder}/{VERSION}/{name}", content)
+
+
 def rows_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -320,18 +324,19 @@ def names(paths):
 
 def test_rows_go_from_tables_and_reports_go_whole(places):
     put_rows(places, "training_set.jsonl", {"text": NAME})
-    put(places, "report.html", html.escape(NAME))
-    put(places, "history.json", as_array([{"alarms": []}, {"alarms": [NAME]}]))
-    put(places, ".scores.jsonl.partial")
-    put(places, ".training_set.jsonl.x1.partial")
-    put(places, "old/report.html", "somebody else")
+    put_report(places, html.escape(NAME))
+    history = as_array([{"alarms": []}, {"alarms": [NAME]}])
+    put_report(places, history, "history.json", "old/history.json")
+    for name in (".scores.jsonl.partial", ".scores.jsonl.x1.partial"):
+        put_report(places, name=name, folder="scores.jsonl")
+    put(places, "report.html/other/report.html", "somebody else")
 
     found = find(places, WANTED)
 
     assert names(found.rows) == {"training_set.jsonl"}
     assert names(found.whole) == {
         *("report.html", "history.json", ".scores.jsonl.partial"),
-        ".training_set.jsonl.x1.partial",
+        ".scores.jsonl.x1.partial",
     }
     assert not found.left
 
@@ -340,19 +345,20 @@ def test_of_files_that_no_run_has_made_nothing_but_rows_goes(places):
     put_rows(places, "export.jsonl", {"text": NAME})
     put(places, "export.json", as_array([{"text": NAME}]))
     texts = ["minutes.md", "old/vocab.txt", "raw/notes.md", ".x1.partial", "summary.json"]
-    for name in texts:
-        put(places, name)
-    places.inputs.add(put(places, "raw/report.html"))
+    texts += ["report.html", "old/2026/report.html", "history.json", "scores.jsonl/1/notes.md"]
+    texts += [".scores.jsonl.partial", "raw/report.html/1/report.html"]
+    left = {put(places, name) for name in texts}
+    places.inputs.add(path_of(places, "raw/report.html"))
 
     found = find(places, WANTED)
 
     assert names(found.rows) == {"export.jsonl", "export.json"}
     assert found.whole == []
-    assert names(found.left) == {"report.html", *(name.split("/")[-1] for name in texts)}
+    assert set(found.left) == left
 
 
 def test_a_person_has_to_look_at_what_is_no_report(places):
-    put(places, "report.html", f"\0{NAME}")
+    put_report(places, f"\0{NAME}")
     put(places, "broken.parquet", "PAR1\0")
     put(places, "numbers.json", "[1, 2]")
     put(places, "export.zip", "PK")
@@ -493,7 +499,7 @@ def test_what_was_made_from_a_row_goes_although_the_gate_has_replaced_its_addres
         )
     ]
     teach(places, adapters=[VERSION])
-    page = put(places, "report.html", f"<td>{html.escape(sendable)}</td>")
+    page = put_report(places, f"<td>{html.escape(sendable)}</td>")
 
     found = forget_address(places)
 
@@ -572,6 +578,8 @@ def test_requests_about_a_pair_that_was_made_from_a_row_lose_their_texts(places)
         ("ready", {"id": "1", "filter_version": "1", "origin": "coverage"}, False),
         ("train", {"seed_id": "1", "origin": "ready"}, False),
         ("train", {"seed_id": "1"}, True),
+        ("train", {"seed_id": "1", "category": "", "weight": 0.5}, True),
+        ("train", {"what": "seed", "name": "1", "asked": 2, "kept": 1}, False),
         ("train", {"id": "1", "filter_version": "1"}, True),
         ("train", {"id": "1", "filter_version": "1", "origin": "coverage"}, True),
         ("train", {"id": "1", "sample": 1}, False),
@@ -585,6 +593,23 @@ def test_rows_of_others_with_the_same_number_stay(places, split, made, goes):
     path = put_rows(places, "seeds.jsonl", made)
 
     assert (path in find(places, Wanted([ADDRESS])).rows) == goes
+
+
+def test_a_test_row_with_the_number_of_a_row_that_goes_keeps_its_replies(places):
+    run_beside_a_letter(places, {**ROW, "id": "1"})
+    put_rows(places, "raw/test.jsonl", {**OTHER, "id": "1"})
+    screened = {**ROW, "id": "1", "filter_version": "1"}
+    put_version(places, "screened_coverage", VERSION, screened)
+    put_version(places, "training_set", VERSION, {**screened, "origin": "coverage"})
+    replies = [
+        put_version(places, "responses", VERSION, {"id": "1", "sample": 1, "response": "x"}),
+        put_version(places, "judgements", VERSION, {"id": "1", "sample": 1, "text": "good"}),
+    ]
+
+    found = forget_address(places)
+
+    assert names(found.rows) == {"train.jsonl", "screened_coverage.jsonl", "training_set.jsonl"}
+    assert all(path.stat().st_size for path in replies)
 
 
 def test_an_id_of_two_test_rows_is_nobodys_and_that_is_said(places):
@@ -618,15 +643,38 @@ def test_an_id_may_lose_its_zeros_where_it_is_read_as_a_number(places):
         "sk-proj-abcdefghijklmnopqrstuvwxyzABCDEFGH1234",
         "AKIAIOSFODNNEXAMPLEQ",
         "https://bob:secret@example.org/path?x=1",
+        "my password: hunter2",
+        'my password:Sommer!x, yes, "Sommer!x"',
+        "GB29 NWBK 6016 1331 9268 19",
+        "Bearer abcdef123456",
     ],
 )
-def test_the_words_of_a_text_are_the_same_on_both_sides_of_the_gate(detail):
-    text = f"I am Jürgen, at {detail}, of Nordstr."
-    protected, replaced = GATE.protect([text])
+@pytest.mark.parametrize("end", [", and I live in Nordstrasse", ""])
+def test_a_text_is_known_on_both_sides_of_the_gate(detail, end):
+    text = f"I am Jürgen, a client of yours: {detail}{end}"
+    other = GATE.protect([f"Another letter from there. {text}", "And 8.8.8.8"])
+    passages = {passage_of(text, *GATE.protect([text]).texts)}
 
-    assert replaced
-    assert words_of(*protected) == words_of(text)
-    assert "jürgen at" in words_of(text)
+    assert other.replaced
+    assert Wanted(["nobody"], passages).is_in(in_json(other.texts[0]))
+    assert not Wanted(["nobody"], passages).is_in(f"A client of yours: {detail}{end}")
+
+
+def test_what_little_the_gate_leaves_of_a_text_is_nobodys():
+    text = "Jürgen, password: hunter2 and that is all"
+
+    assert passage_of(text, *GATE.protect([text]).texts) == ()
+
+
+def test_requests_that_quote_a_row_with_a_password_lose_their_texts(places):
+    start, end = f"My mail is {ADDRESS} and I live in Nordstrasse", "so please call me back"
+    letter = f"{start}, my password: hunter2 {end}"
+    _, journal = run_beside_a_letter(places, {**ROW, "prompt": letter})
+    write(journal, (sent(b"3", request=f"They {end} and live in Nordstrasse"), received()))
+
+    forget_address(places)
+
+    assert journal.count(lambda text: "Nordstrasse" in text) == 1
 
 
 @pytest.mark.parametrize("words", [TASK, OTHER["prompt"]])
@@ -728,7 +776,7 @@ def test_nothing_is_removed_while_it_cannot_be_told_whether_a_file_is_a_journal(
 def test_what_is_left_is_named_with_the_reason_and_without_the_text(places, capsys):
     notes = put(places, "raw/notes.md")
     put_rows(places, "pairs.jsonl", {"text": NAME})
-    put(places, "report.html")
+    put_report(places)
     teach(places, VERSION, adapters=[VERSION])
 
     show(find(places, WANTED), ["s3://bucket/pairs.jsonl"])

@@ -114,10 +114,12 @@ def _look_into(path: Path, places: Places, found: Findings) -> None:
     elif path.stat().st_size > LARGEST:
         left[path] = "it is too large, and was not looked into"
     elif wanted.is_in_bytes(content := path.read_bytes()):
-        if is_made and not fixed and is_text(content):
+        # Only a run names a folder so; a page of the user may have a report's name.
+        is_version = path.parent.parent.name in places.made
+        if is_made and is_version and not fixed and is_text(content):
             found.whole.append(path)
         else:
-            left[path] = fixed or "it is neither a table nor a report that a run has made"
+            left[path] = fixed or "it is neither a table nor a report in a version's folder"
 
 
 def _fixed(path: Path, places: Places) -> str:

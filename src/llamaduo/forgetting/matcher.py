@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from llamaduo.forgetting.places import Places, is_within
 from llamaduo.forgetting.tables import Row, rows_of, text_of
-from llamaduo.forgetting.wanted import SHORTEST_PASSAGE, Wanted, words_of
+from llamaduo.forgetting.wanted import Passage, Wanted, is_quoted, passage_of, words_of
+from llamaduo.service_llm.privacy import PrivacyGate
 
 SHARED_IDS = "rows that go share ids with others, so that nothing is known to be made from them"
 QUOTED = (
@@ -24,7 +25,7 @@ class RowMatcher(NamedTuple):
     """Knows a person's rows."""
 
     wanted: Wanted
-    """The texts, and the words of rows that hold one."""
+    """The texts, and passages of rows that hold one."""
     ids: set[tuple[str, str]]
     """Role (of ``Places``) and id of the person's rows in the inputs; version and id of the pairs
     and cases that a run made from them, since these ids are given anew by each loop."""
@@ -32,7 +33,8 @@ class RowMatcher(NamedTuple):
     def matches(self, row: Row, path: Path) -> bool:
         """Whether a row holds a text, stands for an input row that does, or was made from one.
 
-        A response to such a row's prompt and a judgement of it go too; figures, as scores, do not.
+        A response to such a row's prompt and a judgement of it go too, and its weight as a weak
+        spot; other figures, as scores, do not.
         """
         is_reply = "sample" in row or "text" in row
         return (
@@ -78,15 +80,15 @@ def identify(
     by_id, derived = RowMatcher(wanted, ids), Rows()
     for path in filter(places.is_made, files):
         derived[path] = [row for row in rows_of(path, is_made=True) if by_id.comes_from(row)]
-    made = {(path.parent.name, _id(row)) for path in derived for row in derived[path] if _id(row)}
+    made = {(path.parent.name, _id(row)) for path in derived for row in derived[path]}
+    # A screened row keeps its id, which may be another's in the test set.
+    made = {(version, each) for version, each in made if each and ("coverage", each) not in ids}
     known = chain(*persons.values(), *derived.values())
-    passages = {passage for row in known for passage in _passages(row, wanted)}
-    prompts = {words_of(str(row.get("prompt"))) for row in chain(*persons.values())}
+    passages = dict(passage for row in known for passage in _passages(row, wanted))
     for path in (path for path in others if is_within(path, places.inputs)):
-        words = "\n".join(words_of(text_of(row)) for row in others[path])
-        shared = {passage for passage in passages if passage in words}
-        passages -= shared
-        if shared & prompts:
+        rest = [words_of(text_of(row)) for row in others[path]]
+        shared = [each for each in passages if any(is_quoted(each, words) for words in rest)]
+        if "prompt" in [passages.pop(each) for each in shared]:
             unknown[path] = QUOTED
     return RowMatcher(Wanted(wanted.texts, passages), ids | made), unknown
 
@@ -101,10 +103,11 @@ def _id(row: Row, column: str = "id") -> str:
     return "" if value in (None, "") else str(value).lstrip("0") or "0"
 
 
-def _passages(row: Row, wanted: Wanted) -> Iterator[str]:
-    """The words of the prompt, and of each value that holds a text."""
-    for name, value in row.items():
-        if isinstance(value, str) and (name == "prompt" or wanted.is_in(value)):
-            words = words_of(value)
-            if len(words) >= SHORTEST_PASSAGE:
-                yield words
+def _passages(row: Row, wanted: Wanted) -> Iterator[tuple[Passage, str]]:
+    """Of the prompt, and of each value that holds a text; with the column."""
+    values = {name: value for name, value in row.items() if isinstance(value, str)}
+    sendable = PrivacyGate().protect(list(values.values())).texts
+    for (name, value), sent in zip(values.items(), sendable, strict=True):
+        is_known = name == "prompt" or wanted.is_in(value)
+        if is_known and (passage := passage_of(value, sent)):
+            yield passage, name

@@ -4,6 +4,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
 
 from llamaduo.errors import InputError
 
@@ -17,13 +18,15 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 SHORTEST = 3
 """Characters; what is shorter stands in every row."""
 SHORTEST_PASSAGE = 20
-"""Characters of a row's words; fewer may stand in the rows of others."""
+"""Characters of a run of words; fewer may stand in the rows of others."""
 SPACED_LETTER = r"[^\W_\u0590-\u1dff\u2000-\U0010ffff]"
 """A letter or digit of Latin, Greek, Cyrillic or Armenian. Other scripts write words without spaces
 between them, or affixes without one."""
 BETWEEN_PARTS = re.compile(r'[\s"<>]+')
 PERHAPS_A_DETAIL = re.compile(r"[\d@]|://|[!-~]{16}")
 WORD = re.compile(r"\w+")
+Passage = tuple[str, ...]
+"""Runs of the words of a row; what holds them all quotes it."""
 
 
 class Wanted:
@@ -31,13 +34,13 @@ class Wanted:
 
     Args:
         texts: As a person types them; they are found where they begin and end with a word.
-        passages: The ``words_of`` rows, which are the same before the privacy gate and after it.
+        passages: Of rows; each has a run of words.
 
     Raises:
         InputError: One of the texts is too short.
     """
 
-    def __init__(self, texts: Sequence[str], passages: Iterable[str] = ()) -> None:
+    def __init__(self, texts: Sequence[str], passages: Iterable[Passage] = ()) -> None:
         for text in texts:
             if len(_folded(text)) < SHORTEST:
                 raise InputError(
@@ -55,7 +58,7 @@ class Wanted:
             for form in ("NFC", "NFD")
             for encoding in ("utf-8", "latin-1")
         }
-        self._passages = [f" {passage} " for passage in passages]
+        self._passages = list(passages)
 
     def is_in(self, text: str) -> bool:
         """Whether a text holds one of them, plain or escaped as in JSON or HTML."""
@@ -73,8 +76,8 @@ class Wanted:
         return any(spelling in lower for spelling in self._spellings)
 
     def _has_passage(self, form: str) -> bool:
-        words = f" {words_of(form)} " if self._passages else ""
-        return any(passage in words for passage in self._passages)
+        words = words_of(form) if self._passages else ""
+        return any(is_quoted(passage, words) for passage in self._passages)
 
 
 def is_text(content: bytes) -> bool:
@@ -92,11 +95,24 @@ def decoded(content: bytes) -> str:
 def words_of(text: str) -> str:
     """The words of a text but for those with a digit, ``@`` or ``://``, and long ones in ASCII.
 
-    Among these is all that the privacy gate replaces, but for the names and places of ``presidio``.
+    Most of what the privacy gate replaces is left out so.
     """
     parts = BETWEEN_PARTS.split(_folded(text))
     plain = (part for part in parts if not PERHAPS_A_DETAIL.search(part))
     return " ".join(WORD.findall(" ".join(plain)))
+
+
+def passage_of(text: str, sendable: str) -> Passage:
+    """The runs of words that the privacy gate leaves, but for short ones."""
+    before, after = (words_of(each).split() for each in (text, sendable))
+    blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+    runs = (" ".join(before[start : start + size]) for start, _, size in blocks)
+    return tuple(run for run in runs if len(run) >= SHORTEST_PASSAGE)
+
+
+def is_quoted(passage: Passage, words: str) -> bool:
+    """Whether the words of a text hold a passage."""
+    return all(f" {run} " in f" {words} " for run in passage)
 
 
 def _as_words(form: str) -> str:
