@@ -5,6 +5,7 @@ import pytest
 
 from llamaduo.service_llm.details import read, take
 from llamaduo.service_llm.personal_details import find_details
+from tests.ordinary_numbers import FORMS, UNTOLD, fill
 from tests.personal_details import FORMATTED, is_left, plant
 
 REGIONS = ("US", "GB", "DE", "FR")
@@ -123,6 +124,13 @@ def test_what_only_looks_like_a_detail_is_none(text):
     assert found(text) == []
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in UNTOLD])
+def test_numbers_of_software_shops_and_papers_are_no_details(form):
+    rng = random.Random(7)
+
+    assert [found(fill(form, rng)) for _ in range(20)] == [[]] * 20
+
+
 CARDS = (
     "4111111111111111",
     "5500000000000004",
@@ -181,6 +189,32 @@ def test_a_phone_number_is_found_beside_other_numbers(text, phone):
     assert ("phone", phone) in found(text.format(phone))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Please cancel my order.\n\n{}\nAnna",
+        "I have opened a ticket. {} is my number",
+        "It is about my order - {}",
+        "my order, {}",
+        "In case {} is busy",
+    ],
+)
+def test_the_end_of_a_sentence_calls_a_phone_number_no_thing(text):
+    assert found(text.format("2127365000")) == [("phone", "2127365000")]
+
+
+@pytest.mark.parametrize(
+    "phone",
+    [
+        *("+49 421 12-34-56", "+49 421 12-11-56", "+49 (421) 12-11-56", "+41 79 123 45 67"),
+        *("089 12.34.56", "089 12.11.56", "0421-12-11-56", "030/12.11.56"),
+    ],
+)
+@pytest.mark.parametrize("text", ["{}", "Tel. {}.", "{}, since 06.12.23", "06.12.2023 {}"])
+def test_pairs_of_digits_like_a_date_are_a_part_of_the_number(text, phone):
+    assert found(text.format(phone)) == [("phone", phone)]
+
+
 @pytest.mark.parametrize("phone", ["01701234567", "+491701234567"])
 @pytest.mark.parametrize(
     "text",
@@ -193,6 +227,10 @@ def test_a_phone_number_is_found_beside_other_numbers(text, phone):
         "about my order: {}",
         "the serial {}",
         "ticket, {}",
+        "Tel{}",
+        "my telefon{}",
+        "FAX{}",
+        "mobil{}",
     ],
 )
 def test_ordinary_words_make_no_reference_of_a_phone_number(text, phone):
@@ -221,6 +259,10 @@ def test_ordinary_words_make_no_reference_of_a_phone_number(text, phone):
         ("ip84.112.9.7_x", [("ip", "84.112.9.7")]),
         ("firmware 84.112.9.7", [("ip", "84.112.9.7")]),
         ("Release 84.112.9.7", [("ip", "84.112.9.7")]),
+        ("IBANDE89370400440532013000", [("iban", "DE89370400440532013000")]),
+        ("iban: DE 89 3704 0044 0532 0130 00", [("iban", "DE 89 3704 0044 0532 0130 00")]),
+        ("My tax id: 123-45-6789", [("ssn", "123-45-6789")]),
+        ("social security account number 123-45-6789", [("ssn", "123-45-6789")]),
         ("BR1500000000000010932840814P2", [("iban", "BR1500000000000010932840814P2")]),
         ("+49 30 5550123", [("phone", "+49 30 5550123")]),
         ("+49 170 5550123", [("phone", "+49 170 5550123")]),
