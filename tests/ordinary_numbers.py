@@ -23,6 +23,7 @@ FORMS = (
     "Order 3##-#######-#######",
     "Order 02#-#######-#######",
     "order 4#########",
+    "the lamp in order 4#########",
     "case 4#########",
     "ref 5#########",
     "The order number is 5#########",

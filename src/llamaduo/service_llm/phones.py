@@ -24,8 +24,8 @@ NANP = re.compile(
 FICTIONAL = re.compile(r"(?:(?:\+|00)[1-9]\d{0,2}0?|0)000\d{3,}|(?:\+?1)?[2-9]\d\d55501\d\d")
 """As surrogates are written, also those of an area that there is not."""
 LOCAL_FICTION = re.compile(r"0?55501\d\d")
-THING = r"""(?<![^\W_])(?<!\bin[ ])
-    (?:orders?|invoices?|inv|ord|tickets?|case|serial|po|tracking|parcel|shipment|ref|reference|rma
+THING = r"""(?<![^\W_])
+    (?:orders?|invoices?|inv|ord|tickets?|(?<!\bin[ ])case|serial|po|tracking|parcel|shipment|ref|reference|rma
         |part|lot|imei|isbn|ean|gtin|sku|bestell\w*|auftrag\w*|rechnung\w*|sendung\w*)
     (?:[ _-]?(?:no|nr|num|number|nummer|id)\b\.?)?"""
 LINK = r"""(?:-|["'*]{0,3}(?:[ ](?:is|was|ist|war|lautet)\b)?[ \t:=\#"'*`]{0,6})"""
