@@ -2,8 +2,8 @@
 
 Recall is measured on details in other hands' formats (``tests/personal_details.py``), false alarms
 on tickets that have none, on ordinary numbers (``tests/ordinary_numbers.py``), and on real pairs
-where they are at hand. Names and places need the extra
-``pii``; PRIVACY_MODEL names the spaCy model, and without it they are not measured.
+where they are at hand. Names and places need the extra ``pii``; PRIVACY_MODEL names the spaCy
+model, and without it they are not measured.
 """
 
 import json

@@ -25,10 +25,12 @@ FICTIONAL = re.compile(r"(?:(?:\+|00)[1-9]\d{0,2}0?|0)000\d{3,}|(?:\+?1)?[2-9]\d
 """As surrogates are written, also those of an area that there is not."""
 LOCAL_FICTION = re.compile(r"0?55501\d\d")
 THING = r"""(?<![^\W_])
-    (?:orders?|invoices?|inv|ord|tickets?|(?<!\bin[ ])case|serial|po|tracking|parcel|shipment|ref|reference|rma
-        |part|lot|imei|isbn|ean|gtin|sku|bestell\w*|auftrag\w*|rechnung\w*|sendung\w*)
+    (?:orders?|invoices?|inv|ord|tickets?|(?<!\bin[ ])case|serial|po|tracking|parcel|shipment
+        |ref|reference|rma|part|lot|imei|isbn|ean|gtin|sku|bestell\w*|auftrag\w*|rechnung\w*|sendung\w*)
     (?:[ _-]?(?:no|nr|num|number|nummer|id)\b\.?)?"""
+"""What has numbers of its own; "in case" is none."""
 LINK = r"""(?:-|["'*]{0,3}(?:[ ](?:is|was|ist|war|lautet)\b)?[ \t:=\#"'*`]{0,6})"""
+"""Between a thing and its number; no sentence or line ends there."""
 REFERENCE = re.compile(
     rf"""(?:{THING}
         |(?<![^\W_])(?:account|customer|kunden)[ _-]?(?:no|nr|num|number|nummer|id)\b\.?
