@@ -15,6 +15,10 @@ FORMS = (
     "backup_%Y-%m-%d-%H-%M-%S.zip",
     "app-%Y-%m-%d-%H%M.log",
     "dump_%Y%m%d_%H%M%S.sql",
+    "IMG_%Y%m%d_%H%M%S###.jpg",
+    "%d-%m-%Y-%H-%M.log",
+    "%Y.%m.%d-%H.%M.%S",
+    "build %Y.%m.%d.####",
     "screenshot %Y-%m-%d_%H.%M.%S.png",
     "%Y-%m-%dT%H-%M-%S.###Z",
     "%Y-%m-%d %H:%M:%S,### INFO",
@@ -22,6 +26,7 @@ FORMS = (
     "on %m/%d/%Y at %H:%M",
     "Order 3##-#######-#######",
     "Order 02#-#######-#######",
+    "eBay order 1#-0####-0####",
     "order 4#########",
     "the lamp in order 4#########",
     "case 4#########",
@@ -41,6 +46,12 @@ FORMS = (
     "IMEI 35#############",
     "EAN 40###########",
     "ISBN 978-3-16-######-#",
+    "doi 10.10##/s####-0##-0####-#",
+    "EAN 0############",
+    "SKU 0##-####-###",
+    "UPS 1Z 999 AA1 01 ## ### ###",
+    "FedEx 7### #### ####",
+    "Steuernummer 12/###/#####",
     "at 52.######, 13.######",
     "$2,###,###.## or 3.###.###,## EUR",
     "DE1######## (VAT)",
@@ -50,8 +61,15 @@ FORMS = (
     "00:1B:44:11:3A:##",
     "1920x1080, 3840 x 2160, 1####x1####",
 )  # fmt: skip
-UNTOLD = ("EAN 40###########",)
-"""One of ten has the check digit of a card, which no word before it makes something else."""
+UNTOLD = (
+    "EAN 40###########",
+    "EAN 0############",
+    "SKU 0##-####-###",
+    "UPS 1Z 999 AA1 01 ## ### ###",
+    "FedEx 7### #### ####",
+    "Steuernummer 12/###/#####",
+)
+"""Some of these have the check digit of a card or the groups of a phone number."""
 
 
 def fill(form: str, rng: random.Random) -> str:

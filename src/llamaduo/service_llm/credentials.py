@@ -18,7 +18,7 @@ QUERY = re.compile(
     (?<![.,:;|!?()\[\]{}]))""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""Shorter names are parts of other words, such as keyword, design and author. Behind a comma a value
+"""Short names are parts of other words, such as keyword, design and author. Behind a comma a value
 goes on where letters and digits follow, which the next field of CSV rarely has."""
 JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
 BEARER = re.compile(
