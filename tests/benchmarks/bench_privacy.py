@@ -1,8 +1,9 @@
 """What the privacy gate finds, what it takes for a detail by mistake, and what it costs.
 
 Recall is measured on details in other hands' formats (``tests/personal_details.py``), false alarms
-on tickets that have none, and on real pairs where they are at hand. Names and places need the extra
-``pii``; PRIVACY_MODEL names the spaCy model, and without it they are not measured.
+on tickets that have none, on ordinary numbers (``tests/ordinary_numbers.py``), and on real pairs
+where they are at hand. Names and places need the extra ``pii``; PRIVACY_MODEL names the spaCy
+model, and without it they are not measured.
 """
 
 import json
@@ -17,6 +18,7 @@ import pytest
 from llamaduo.service_llm.privacy import PrivacyGate, PrivacySettings
 from llamaduo.stand_in.task import make_ticket
 from tests.fakes.openai_server import FakeOpenAI, echo
+from tests.ordinary_numbers import FORMS, UNTOLD, fill
 from tests.personal_details import FORMATTED, KINDS, is_left, plant
 from tests.service_llm.conftest import request, service_at
 
@@ -25,6 +27,7 @@ REAL = REPOSITORY.parent / "shared/data/gpt4o_classification.jsonl"
 MODEL = os.environ.get("PRIVACY_MODEL")
 PER_KIND = 2000
 GRAMMAR = 5000
+PER_FORM = 500
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,18 @@ def test_recall_and_false_alarms(gate):
         print(f"{kind:8}{recall:>10}", *(f"{alarms[name][kind]}".rjust(18) for name in sources))
     assert all(missed[kind] == 0 for kind in FORMATTED)
     assert not any(alarms[name][kind] for name in ("tickets", "grammar") for kind in FORMATTED)
+
+
+def test_false_alarms_on_ordinary_numbers(gate):
+    rng = random.Random(31)
+    alarms = {
+        form: sum(bool(gate.protect([fill(form, rng)]).replaced) for _ in range(PER_FORM))
+        for form in FORMS
+    }
+
+    for form, count in alarms.items():
+        print(f"{count / PER_FORM:8.1%}  {form}")
+    assert {form for form, count in alarms.items() if count} <= {*UNTOLD}
 
 
 def test_cost_beside_a_request_over_loopback(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from llamaduo.service_llm.details import read, take
 from llamaduo.service_llm.personal_details import find_details
+from tests.ordinary_numbers import FORMS, UNTOLD, fill
 from tests.personal_details import FORMATTED, is_left, plant
 
 REGIONS = ("US", "GB", "DE", "FR")
@@ -56,6 +57,14 @@ def test_details_are_found_in_other_hands_formats(kind):
         ("ftp://anna:s3cret@host/x", [("url", "anna"), ("url", "s3cret")]),
         ("https://host/?a=1&token=abc123&b=2", [("url", "abc123")]),
         ("(GET /reset?token=abc123).", [("url", "abc123")]),
+        ("?token=abcdef,ghijkl12345 x", [("url", "abcdef,ghijkl12345")]),
+        ("7,/?token=abcdef,09/29,40", [("url", "abcdef")]),
+        ("/?token=abcdef;v=2", [("url", "abcdef")]),
+        ("?apiKey=abc123&AWSAccessKeyId=def456", [("url", "abc123"), ("url", "def456")]),
+        ("?auth=abc123&X-Amz-Signature=def456", [("url", "abc123"), ("url", "def456")]),
+        ("?sshKey=abc123&license-key=def456", [("url", "abc123"), ("url", "def456")]),
+        ("?sessionid=abc123&authtoken=def456", [("url", "abc123"), ("url", "def456")]),
+        ("Password\nhunter22\nThanks", [("key", "hunter22")]),
         ("redis://:s3cret@host", [("url", "s3cret")]),
         ("https://anna:p@ssw0rd@host/x", [("url", "anna"), ("url", "p@ssw0rd")]),
         ("curl -u anna:hunter22 x", [("url", "anna"), ("url", "hunter22")]),
@@ -111,6 +120,14 @@ def test_a_detail_is_found_whole_and_alone(text, details):
         "call me@home, @anna, a@b",
         "pass-through 2fa, password - please, the password to reset, password-reset2024, pw-less",
         "migrate the token to oauth2 now",
+        "password = sha256(salt + pw), token = base64.b64encode(raw), password=hash2(pw)",
+        "token: int64, password: utf8, secret = SHA-256, api_key: uint8",
+        "/?design=modern&keyword=printer&author=goethe&keyboard=german&signup=newsletter",
+        "/?monkey=banana7&turkey=sandwich&Keywords=printer&authority=london&sight=seeing1",
+        "docker run -u 1000:1000a1",
+        "I reset my password\n\nTicket2024 is mine",
+        "I reset my password\nTicket2024 is mine",
+        "</password> Ticket2024",
         "the password - RMA-65044 - is, call 0555 0142",
         "firmware 10.20.30.40, pkg-1.2.3.4.tar.gz, 666-12-3456, 000-12-3456, 123-45-67890",
         "sizes 200 300 4000, 2024 1234 56, 1.0123 2.0345, 0.0170 0.1234567",
@@ -121,6 +138,13 @@ def test_a_detail_is_found_whole_and_alone(text, details):
 )
 def test_what_only_looks_like_a_detail_is_none(text):
     assert found(text) == []
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in UNTOLD])
+def test_numbers_of_software_shops_and_papers_are_no_details(form):
+    rng = random.Random(7)
+
+    assert [found(fill(form, rng)) for _ in range(20)] == [[]] * 20
 
 
 CARDS = (
@@ -181,6 +205,33 @@ def test_a_phone_number_is_found_beside_other_numbers(text, phone):
     assert ("phone", phone) in found(text.format(phone))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Please cancel my order.\n\n{}\nAnna",
+        "I have opened a ticket. {} is my number",
+        "It is about my order - {}",
+        "my order, {}",
+        "In case {} is busy",
+    ],
+)
+def test_the_end_of_a_sentence_calls_a_phone_number_no_thing(text):
+    assert found(text.format("2127365000")) == [("phone", "2127365000")]
+
+
+@pytest.mark.parametrize(
+    "phone",
+    [
+        *("+49 421 12-34-56", "+49 421 12-11-56", "+49 (421) 12-11-56", "+41 79 123 45 67"),
+        *("+44 7400 192121", "07400 190713", "030 196478"),
+        *("089 12.34.56", "089 12.11.56", "0421-12-11-56", "030/12.11.56"),
+    ],
+)
+@pytest.mark.parametrize("text", ["{}", "Tel. {}.", "{}, since 06.12.23", "06.12.2023 {}"])
+def test_pairs_of_digits_like_a_date_are_a_part_of_the_number(text, phone):
+    assert found(text.format(phone)) == [("phone", phone)]
+
+
 @pytest.mark.parametrize("phone", ["01701234567", "+491701234567"])
 @pytest.mark.parametrize(
     "text",
@@ -193,6 +244,10 @@ def test_a_phone_number_is_found_beside_other_numbers(text, phone):
         "about my order: {}",
         "the serial {}",
         "ticket, {}",
+        "Tel{}",
+        "my telefon{}",
+        "FAX{}",
+        "mobil{}",
     ],
 )
 def test_ordinary_words_make_no_reference_of_a_phone_number(text, phone):
@@ -221,6 +276,10 @@ def test_ordinary_words_make_no_reference_of_a_phone_number(text, phone):
         ("ip84.112.9.7_x", [("ip", "84.112.9.7")]),
         ("firmware 84.112.9.7", [("ip", "84.112.9.7")]),
         ("Release 84.112.9.7", [("ip", "84.112.9.7")]),
+        ("IBANDE89370400440532013000", [("iban", "DE89370400440532013000")]),
+        ("iban: DE 89 3704 0044 0532 0130 00", [("iban", "DE 89 3704 0044 0532 0130 00")]),
+        ("My tax id: 123-45-6789", [("ssn", "123-45-6789")]),
+        ("social security account number 123-45-6789", [("ssn", "123-45-6789")]),
         ("BR1500000000000010932840814P2", [("iban", "BR1500000000000010932840814P2")]),
         ("+49 30 5550123", [("phone", "+49 30 5550123")]),
         ("+49 170 5550123", [("phone", "+49 170 5550123")]),

@@ -8,14 +8,18 @@ from llamaduo.service_llm.details import Detail, take
 LOGIN = re.compile(
     r"""://([^\s\0/:@"'<>]*):([^\s\0/"'<>]+)@ |://([^\s\0/:@"'<>]{16,})@
     |\bhooks\.slack\.com/(?:services|workflows|triggers)/([\w/]{16,}+)
-    |(?<!\S)(?:-u|--user)[ =]["']?([^\s\0:"']+):(?=\S*[^\W\d_])([^\s\0"']{4,})        # of curl""",
+    |(?<!\S)(?:-u|--user)[ =]["']?(?!\d+:)([^\s\0:"']+):(?=\S*[^\W\d_])([^\s\0"']{4,})   # curl""",
     re.VERBOSE,
 )
 QUERY = re.compile(
-    r"""[?&;#](?=[\w.-]{0,64}(?:token|key|secret|passw|pwd|signature|sig|auth|session|credential))
-    [\w.-]++=((?:(?!://)[^\s\0&#"'<>,;|]){5,}[^\s\0&#"'<>.,:;|!?()\[\]{}])""",
+    r"""[?&;#](?=[\w.-]{0,64}(?:token|secret|passw|pwd|signature|session|credential
+        |(?:(?<![a-z])|(?-i:(?=[A-Z]))|api|access|auth|private)(?:key|sig|auth)(?:id)?(?![a-z])))
+    [\w.-]++=((?:(?!://)(?:[,;|](?=\w*\d)(?=\w*[^\W\d_])|[^\s\0&#"'<>,;|])){6,}
+    (?<![.,:;|!?()\[\]{}]))""",
     re.IGNORECASE | re.VERBOSE,
 )
+"""Short names are parts of other words, such as keyword, design and author. Behind a comma a value
+goes on where letters and digits follow, which the next field of CSV rarely has."""
 JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
 BEARER = re.compile(
     r"""\b(?:bearer|authorization:[ ]?token)[ \n]+(?=[A-Za-z]*[\d+/=_-])
@@ -41,7 +45,7 @@ KNOWN_KEY = re.compile(
     re.VERBOSE,
 )
 ASSIGNMENT = re.compile(
-    r"""(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|\bpw\b|kennwort|mot\ de\ passe
+    r"""(?<!</)(?P<name>pass(?:word|phrase|wd|wort|code)|\bpass\b|pwd|\bpw\b|kennwort|mot\ de\ passe
         |contrase[nñ]a|secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|account[_ -]?key
         |session[_ -]?id|token\b|credential)
     \w{0,16}(?:[ ]?\([^()\n]{0,20}\))?
@@ -65,6 +69,13 @@ ASSIGNED = (
     "token",
     "credential",
 )
+CODE = re.compile(
+    r"[^\W\d][\w.]*\(|(?:u?int|float|utf|base|sha|md|aes|[hre]s|oauth)-?\d{1,3}\Z",
+    re.IGNORECASE,
+)
+"""A call, or the name of a type or an algorithm."""
+LINE_END = re.compile(r"[ \t]*(?:\n|\Z)")
+"""A password on a line of its own; other lines go on with the text."""
 SECRET_LIKE = re.compile(r"(?=[^([{]*[^\W\d_])(?:[^([{]*\d|[^([{]*[@$%^&*+!?#]\w)")
 """A letter, and a digit or a sign, before a bracket that could be one of code."""
 PASSWORD_NAMES = ("pass", "pw", "kennwort", "mot de passe", "contrase")
@@ -82,7 +93,7 @@ def _groups(kind: str, pattern: re.Pattern[str], text: str) -> Iterator[Detail]:
 
 def is_secret_like(value: str) -> bool:
     """Whether it can hardly be a word, a number or code."""
-    return SECRET_LIKE.match(value) is not None
+    return SECRET_LIKE.match(value) is not None and CODE.match(value) is None
 
 
 def find_urls(text: str) -> Iterator[Detail]:
@@ -122,7 +133,8 @@ def _is_secret(value: str, match: re.Match[str]) -> bool:
     if not SIGN.search(match["link"]):
         has_digit = any(character.isdigit() for character in value)
         is_likely = has_digit and len(value) >= LEAST_BARE and not REFERENCE.fullmatch(value)
-        return is_password and is_likely and is_secret_like(value)
+        is_near = "\n" not in match["link"] or bool(LINE_END.match(match.string, match.end()))
+        return is_password and is_likely and is_near and is_secret_like(value)
     if JSON_KEY.fullmatch(match["link"]) and JSON_NUMBER.fullmatch(value):  # and stays one
         return False
     return is_secret_like(value) or (is_password and value.isdigit())

@@ -13,7 +13,7 @@ from stdnum import iban, luhn, numdb
 
 from llamaduo.service_llm.credentials import find_keys, find_tokens, find_urls
 from llamaduo.service_llm.details import TAKEN, Detail, set_apart, take
-from llamaduo.service_llm.phones import find_phones
+from llamaduo.service_llm.phones import LINK, THING, find_phones
 from llamaduo.service_llm.surrogates import KINDS
 
 Finder = Callable[[str], Iterator[Detail]]
@@ -57,7 +57,9 @@ EMAIL = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 # These look ahead, so that one that has swallowed the next hides none.
-IBAN = re.compile(r"(?<![^\W_])(?=([A-Z]{2}\d\d(?:[ ._-]?[A-Z0-9]){11,30}))", re.IGNORECASE)
+IBAN = re.compile(
+    r"(?:(?<![^\W_])|(?<=iban))(?=([A-Z]{2}[ ._-]?\d\d(?:[ ._-]?[A-Z0-9]){11,30}))", re.IGNORECASE
+)
 CARD = re.compile(
     r"""(?<![\d+])(?<!\b\d\.)(?=((?:4\d|5\d|2[2-7]|3\d|6\d)\d\d
     (?:[ ._-]{0,2}\d{4,6}){1,3}(?:[ ._-]{0,2}\d{1,5})?(?!\d)))""",
@@ -74,6 +76,7 @@ CARD_LENGTHS = {
 }
 IPV4 = re.compile(r"(?<![\d\0])(?<!\d\.)(?:\d{1,3}\.){3}\d{1,3}(?![^\W_]|\.\d)")
 SSN = re.compile(r"(?<![^\W_])(?<!\d-)(?!000|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![^\W_]|-\d)")
+OF_A_THING = re.compile(rf"{THING}{LINK}\Z", re.IGNORECASE | re.VERBOSE)
 IPV6 = re.compile(
     r"""(?:(?<![\w:\0])(?<!\d\.)|(?<=[g-z]:))
     (?:[0-9a-f]{0,4}:){2,7}(?:[0-9a-f]{1,4}|(?<=::))(?!\w)(?!:\w|\.\d)""",
@@ -168,7 +171,8 @@ def _ips(text: str) -> Iterator[Detail]:
 
 def _ssns(text: str) -> Iterator[Detail]:
     for match in SSN.finditer(text):
-        yield Detail("ssn", *match.span(), match[0].replace("-", ""))
+        if not _is_after(OF_A_THING, text, match.start()):
+            yield Detail("ssn", *match.span(), match[0].replace("-", ""))
 
 
 def _is_somebodys(text: str, address: type[IPv4Address] | type[IPv6Address]) -> bool:

@@ -10,33 +10,56 @@ LEAST_DIGITS = 7
 MOST_DIGITS = 18
 """15 of ITU-T E.164, two zeros before and one in brackets."""
 GAP = r"[ ()./_-]{0,4}"
-RUN = re.compile(rf"(?<![^\W_])\d(?:{GAP}\d){{6,}}(?=x\d|[\W_]|\Z)")
+RUN = re.compile(
+    rf"(?:(?<![^\W_])|(?<=tel|fax|fon)|(?<=phone|mobil))\d(?:{GAP}\d){{6,}}(?=x\d|[\W_]|\Z)",
+    re.IGNORECASE,
+)
 """One number or several, with other digits around; ``x`` begins an extension."""
 DIGITS = re.compile(r"\d+")
-NANP = re.compile(rf"(?:1{GAP})?\d{{3}}{GAP}\d{{3}}{GAP}\d{{4}}")
+APART = r"[ ()./_-]{1,4}"
+NANP = re.compile(
+    rf"(?:1{GAP})?(?:\d{{10}}|\d{{3}}{APART}\d{{3}}{APART}\d{{4}}|\d{{3}}\) ?\d{{7}})"
+)
 """North American numbers have no sign of their own, so that their groups must be right."""
 FICTIONAL = re.compile(r"(?:(?:\+|00)[1-9]\d{0,2}0?|0)000\d{3,}|(?:\+?1)?[2-9]\d\d55501\d\d")
 """As surrogates are written, also those of an area that there is not."""
 LOCAL_FICTION = re.compile(r"0?55501\d\d")
+THING = r"""(?<![^\W_])
+    (?:orders?|invoices?|inv|ord|tickets?|(?<!\bin[ ])case|serial|po|tracking|parcel|shipment
+        |ref|reference|rma|part|lot|imei|isbn|ean|gtin|sku|bestell\w*|auftrag\w*|rechnung\w*|sendung\w*)
+    (?:[ _-]?(?:no|nr|num|number|nummer|id)\b\.?)?"""
+"""What has numbers of its own; "in case" is none."""
+LINK = r"""(?:-|["'*]{0,3}(?:[ ](?:is|was|ist|war|lautet)\b)?[ \t:=\#"'*`]{0,6})"""
+"""Between a thing and its number; no sentence or line ends there."""
 REFERENCE = re.compile(
-    r"""(?<![^\W_])(?:
-        (?:orders?|invoices?|inv|ord|tickets?|tracking|parcel|shipment|ref|reference|rma|imei|isbn
-            |ean|gtin|sku|bestell\w*|auftrag\w*|rechnung\w*|sendung\w*)
-            (?:[ _-]?(?:no|nr|num|number|nummer|id))?
-        |(?:account|customer|kunden)[ _-]?(?:no|nr|num|number|nummer|id)
-        |(?:case|serial|po)[ _-]?(?:no|nr|num|number|nummer|id|(?=[:\#]))
-        |id(?=["']?[ ]?[:=\#]))
-    [\s.:=\#"'-]{0,6}[1-9]\d{6,18}(?![-./ ]?\d|[^\W_])""",
+    rf"""(?:{THING}
+        |(?<![^\W_])(?:account|customer|kunden)[ _-]?(?:no|nr|num|number|nummer|id)\b\.?
+        |(?<![^\W_])id(?=["']?[ ]?[:=\#]))
+    {LINK}[1-9]\d{{6,18}}(?![-./ ]?\d|[^\W_])""",
     re.IGNORECASE | re.VERBOSE,
 )
 """A number in one piece that is called a thing's; one with a zero before it is hardly that."""
+PAIRED = re.compile(
+    r"(?:\+\d{1,3}[ -]?\(?\d{1,5}|(?<![\d./-])0\d{2,4})\)?[ /-]{1,2}"
+    r"\d\d([./-])\d\d\1\d\d(?![./-]?\d)"
+)
+"""A number whose pairs of digits may look like a date."""
+MONTH, DAY = r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
+YEAR = r"(?:19|20)\d\d"
+TIME = r"[-_T.](?:[01]\d|2[0-3])(?:[-_:.]?[0-5]\d){1,2}(?:\.?\d{3})?"
 OTHER = re.compile(
-    r"""(?<![\d./-])(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d\d)|\d{4}[./-]\d{1,2}[./-]\d{1,2})
-        (?![./-]?\d)                                                            # a date
+    rf"""(?<![\d./])(?<![\d)]-)(?:
+        {YEAR}([./-]){MONTH}\1{DAY}(?:{TIME}|\.\d{{1,5}})?
+        |{YEAR}(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]){TIME}
+        |(?:{DAY}([./-]){MONTH}\2|{MONTH}([./-]){DAY}\3)(?:{YEAR}(?:{TIME})?|\d\d)
+        )(?![./-]?\d)                                                           # a date
     |\b\d\d?:\d\d(?::\d\d)?\b                                                   # a time
-    |-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}                                           # of a UUID
-    |(?<![\d.,+])\d\.\d{2,}(?![\d.]|[ ]\d{3})                                   # a fraction
-    |\bisbn[ :]{0,2}[\d-]+""",
+    |(?<![\d.+])[1-9]\d{{0,2}}\.\d{{1,2}}\.\d{{4,5}}\.\d{{1,5}}(?![\d.])        # a version
+    |(?<![\d+-])(?:\d{{3}}-\d{{7}}-\d{{7}}|[1-9]\d-\d{{5}}-\d{{5}})(?![\d-])    # a shop's order
+    |\b10\.\d{{4,5}}/\S+                                                        # a DOI
+    |-(?:[0-9a-f]{{4}}-){{3}}[0-9a-f]{{12}}                                     # of a UUID
+    |(?<![\d.,+])\d\.\d{{2,}}(?![\d.]|[ ]\d{{3}})                               # a fraction
+    |\bisbn[ :]{{0,2}}[\d-]+""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -45,8 +68,12 @@ def find_phones(text: str, regions: Sequence[str]) -> Iterator[Detail]:
     """Any possible number with a country code, and the valid ones of the regions."""
     if not RUN.search(text):
         return
-    for none in (REFERENCE, OTHER):
-        text = none.sub(lambda match: TAKEN * len(match[0]), text)
+    paired = {match.end() for match in PAIRED.finditer(text)}
+
+    def taken(other: re.Match[str]) -> str:
+        return other[0] if other.end() in paired else TAKEN * len(other[0])
+
+    text = OTHER.sub(taken, REFERENCE.sub(taken, text))
     for run in RUN.finditer(text):
         yield from _numbers_of(run, regions)
 
