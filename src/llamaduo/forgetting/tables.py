@@ -12,7 +12,8 @@ from llamaduo.forgetting.wanted import decoded
 
 Row = dict[str, Any]
 UNREADABLE = (ArithmeticError, NotImplementedError, OSError, ValueError)
-"""What readers raise; ArithmeticError is pyarrow's for a date past the year 9999."""
+"""What readers raise; of these pyarrow raises ArithmeticError for a date past the year 9999, and
+NotImplementedError for a type or an encoding that it does not read."""
 
 
 class Table(NamedTuple):
