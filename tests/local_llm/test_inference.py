@@ -155,8 +155,9 @@ def test_the_base_model_answers_without_an_adapter_and_without_its_own_decoding_
 def test_a_merged_adapter_gives_the_logits_of_one_that_is_not(
     random_model: BaseModelSpec, adapter: Path, conversations: list[list[Message]]
 ) -> None:
-    ids = torch.tensor([encode_prompt(load_tokenizer(random_model), conversations[0])])
     base = load_model(random_model)
+    prompt = encode_prompt(load_tokenizer(random_model), conversations[0])
+    ids = torch.tensor([prompt], device=base.device)
     without = base(ids).logits.float()
     unmerged = PeftModel.from_pretrained(base, str(adapter))(ids).logits.float()
 

@@ -84,7 +84,8 @@ def _loss_in_float32(
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    loss = trainer.compute_loss(model, trainer.data_collator(rows))
+    batch = {name: value.to(model.device) for name, value in trainer.data_collator(rows).items()}
+    loss = trainer.compute_loss(model, batch)
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     return loss.item(), gradients
