@@ -231,6 +231,12 @@ def test_a_typo_in_the_settings_is_refused():
         PrivacySettings.model_validate({"detects": "patterns"})
 
 
+@pytest.mark.parametrize("unknown", ["de", "UK", "Germany"])
+def test_a_region_that_no_phone_number_has_is_refused_by_name(unknown):
+    with pytest.raises(ValidationError, match=f"{unknown}.*expected ISO 3166 codes .* such as GB"):
+        PrivacySettings.model_validate({"regions": ["DE", unknown]})
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -11,7 +11,7 @@ from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from llamaduo.service_llm.details import Detail, Readable, read, take
 from llamaduo.service_llm.names import find_names
@@ -56,6 +56,19 @@ class PrivacySettings(BaseModel):
         """YAML reads a bare ``off`` as False."""
         settings = value if isinstance(value, dict) else {"detect": value}
         return {**settings, "detect": "off"} if settings.get("detect") is False else settings
+
+    @field_validator("regions")
+    @classmethod
+    def have_phone_numbers(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
+        """An unknown code would leave the numbers of its country as they are."""
+        from phonenumbers import SUPPORTED_REGIONS
+
+        if unknown := [region for region in regions if region not in SUPPORTED_REGIONS]:
+            raise ValueError(
+                f"{', '.join(unknown)}: no known region, expected ISO 3166 codes in capitals, "
+                "such as GB"
+            )
+        return regions
 
 
 class Protected(NamedTuple):
