@@ -83,6 +83,11 @@ def test_insults_are_toxic_and_ordinary_words_with_their_letters_are_not():
     [
         ({"hedges": ["("]}, "'\\(' is no regular expression"),
         ({"signature": "Thanks"}, "signature"),
+        ({"rewrites": {"x": [["he", r"\1she"]]}}, "'he'.*1she' .*: invalid group reference 1"),
+        ({"rewrites": {"x": [["he", r"\g<a>she"]]}}, "'he'.* unknown group name 'a'"),
+        ({"words": {"femal": ["she"]}}, "femal: no group of names, nor"),
+        ({"stereotypes": {"femal": ["nurse"]}}, "femal: no group of names, nor"),
+        ({"toxic": {"language": "German", "add": [], "ignore": []}}, "'German', .* german,"),
         ({"people": []}, "people"),
         ({"names": [{"traits": {"a": "b"}, "first_names": ["Ann", "ann"]}]}, "ann in more than"),
         (

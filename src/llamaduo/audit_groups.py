@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from llamaduo.parameters import Parameters
 
@@ -24,6 +25,17 @@ class ToxicWords(Parameters):
     add: list[str]
     ignore: list[str]
 
+    @field_validator("language")
+    @classmethod
+    def is_known(cls, language: str) -> str:
+        """The library finds no word of a language that it does not know."""
+        from glin_profanity import Language
+
+        if language not in get_args(Language):
+            known = ", ".join(get_args(Language))
+            raise ValueError(f"there are no toxic words for {language!r}, but for {known}")
+        return language
+
 
 class AuditGroups(Parameters):
     """The groups of an audit; ``conf/base/fairness/english.yml`` describes each part."""
@@ -38,7 +50,7 @@ class AuditGroups(Parameters):
 
     @model_validator(mode="after")
     def are_told_apart(self) -> "AuditGroups":
-        """Groups of names have the same dimensions and no name or group; patterns can be read."""
+        """Groups of names have the same dimensions, and no name or group is there twice."""
         if len({frozenset(group.traits) for group in self.names}) > 1:
             raise ValueError("names: each group needs the same traits")
         if len({frozenset(group.traits.items()) for group in self.names}) < len(self.names):
@@ -46,11 +58,29 @@ class AuditGroups(Parameters):
         names = [name.lower() for group in self.names for name in group.first_names]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"names: {', '.join(twice)} in more than one place")
-        for pattern in [*self.hedges, *(p for rules in self.rewrites.values() for p, _ in rules)]:
+        return self
+
+    @model_validator(mode="after")
+    def are_of_known_groups(self) -> "AuditGroups":
+        """Words and stereotypes of a group that nothing else names would never be found."""
+        named = {trait for group in self.names for trait in group.traits.values()}
+        words, stereotypes = set(self.words), set(self.stereotypes)
+        if lone := sorted((words ^ stereotypes) - named):
+            raise ValueError(
+                f"words or stereotypes: {', '.join(lone)}: no group of names, nor of the other list"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def can_be_compiled(self) -> "AuditGroups":
+        """Patterns are regular expressions, and replacements name groups that theirs has."""
+        rules = [rule for rules in self.rewrites.values() for rule in rules]
+        for pattern, replacement in [*((hedge, "") for hedge in self.hedges), *rules]:
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+                re.sub(pattern, replacement, "")
+            except (re.error, IndexError) as error:
+                put = replacement and f" that {replacement!r} can replace"
+                raise ValueError(f"{pattern!r} is no regular expression{put}: {error}") from error
         return self
 
     @property
