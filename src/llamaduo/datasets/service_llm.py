@@ -139,8 +139,8 @@ def _refuse_missing_model(name: str) -> None:
     """Presidio would try to download it."""
     if find_spec("presidio_analyzer") is None:
         raise DatasetError(
-            "privacy: detect is presidio, and the extra is not installed: pip install "
-            "'llamaduo[pii]', or set detect to patterns"
+            "privacy: detect is presidio, and the extra is not installed: pip install -e "
+            "'.[pii]' in the project's folder, or set detect to patterns"
         )
     if find_spec(name) is None and not Path(name).is_dir():
         raise DatasetError(

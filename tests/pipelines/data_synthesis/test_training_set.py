@@ -58,9 +58,11 @@ def replies(**columns):
 
 def report(rows, judged=None, asked=20, **changes):
     judged = PairJudgeReplies.empty() if judged is None else judged
-    left_out = coverage(4).assign(dropped=["", "", "too_long", ""])
+    left_out = coverage(5).assign(dropped=["", "", "too_long", "", ""])
+    trained_on = coverage(5).iloc[[0, 1, 3]].assign(origin="coverage")
     return report_synthesis(
         rows,
+        trained_on,
         replies(),
         judged,
         seeds(3, count=3, pairs_per_iteration=asked, weak_spots=WEAK),
@@ -122,7 +124,8 @@ def test_the_report_counts_each_reason():
     assert (said["iteration"], said["asked_so_far"], said["requests_so_far"]) == (3, 40, 5)
     assert (said["asked"], said["kept"], said["dropped"]) == (20, 1, {"empty": 2})
     assert (said["requests"], said["failed_requests"], said["over_budget"]) == (3, 1, 1)
-    assert (said["asked_again"], said["coverage_left_out"]) == (1, {"too_long": 1})
+    assert said["asked_again"] == 1
+    assert said["coverage_left_out"] == {"too_long": 1, "unbalanced": 1}
     assert said["kept_by_prompt"] == {"self_instruct-1a2b3c4d": 1}
     assert said["teacher"] == ["gpt"]
     assert said["diversity"] == {"iteration": 3, "test_reached": 0.5}

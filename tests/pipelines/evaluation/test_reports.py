@@ -550,7 +550,7 @@ def test_the_report_says_what_was_replaced():
     page, _ = pages(entry([82.125] * 40))
 
     assert "patterns): for 2 email in the coverage pairs, none in the new pairs" in text_of(page)
-    assert "sent to the judge they stand for 3 email, 1 phone." in text_of(page)
+    assert "sent to the judge surrogates stand for 3 email, 1 phone." in text_of(page)
 
 
 def test_the_report_says_where_privacy_was_off():
@@ -562,6 +562,12 @@ def test_the_report_says_where_privacy_was_off():
     for page in pages(entry([82.125] * 40), privacy=off):
         assert "Privacy is off: pairs are sent to the service LLM, and train, as they are" in page
         assert "Privacy is off for a judge" in page
+
+
+def test_a_judge_that_is_sent_all_as_it_is_has_no_surrogates():
+    off = {**PRIVACY, "judge": {"detect": ["off"], "requests": {}}}
+
+    assert "In what was sent to the judge" not in pages(entry([82.125] * 40), privacy=off)[0]
 
 
 def test_replaced_details_are_counted_over_all_requests_of_the_judge():

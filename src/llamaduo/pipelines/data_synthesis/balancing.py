@@ -11,11 +11,10 @@ from llamaduo.audit_groups import AuditGroups
 from llamaduo.fairness import FEWEST, Gap, compare_groups, count_seeds, raise_alarms
 from llamaduo.labels import Labels, each_label, find_labels, read_labels
 from llamaduo.parameters import FairnessParameters, LoopParameters
-from llamaduo.pipelines.data_synthesis.training_set import kept
+from llamaduo.pipelines.data_synthesis.training_set import UNBALANCED, kept
 from llamaduo.schemas import BalancedPairs
 
 COLUMNS = list(BalancedPairs.to_schema().columns)
-UNBALANCED = "unbalanced"
 FAMILIES = 3
 """Of tests of the pairs: labels by the names in a prompt and beside what was shown, and words."""
 

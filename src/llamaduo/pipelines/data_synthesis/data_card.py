@@ -49,7 +49,6 @@ MEANINGS = {
 
 def write_data_card(
     training_set: pd.DataFrame,
-    screened_coverage: pd.DataFrame,
     synthesis_report: dict[str, Any],
     previous_iteration_history: list[dict[str, Any]] | None,
     synthesis: SynthesisParameters,
@@ -63,8 +62,7 @@ def write_data_card(
     dropped: Counter[str] = Counter()
     for report in [*previous, synthesis_report]:
         dropped.update(report["dropped"])
-    left_out = Counter(screened_coverage["dropped"])
-    left_out["unbalanced"] = left_out.pop("", 0) - int((training_set["origin"] == "coverage").sum())
+    left_out = synthesis_report["coverage_left_out"]
     own = training_set[training_set["origin"] != "synthetic"]
     prompts = training_set["prompt"]
     languages = sorted(languages_of(prompts.sample(min(READ, len(prompts)), random_state=0)))
@@ -77,9 +75,9 @@ def write_data_card(
         "shares": _counted(training_set, PROVENANCE),
         "columns": list(training_set.columns),
         "dropped": sorted(dropped.items()),
-        "left_out": sorted((+left_out).items()),
+        "left_out": sorted(left_out.items()),
         "meanings": MEANINGS,
-        "copies": dropped["near_copy_of_test"] + left_out["near_copy_of_test"],
+        "copies": dropped["near_copy_of_test"] + left_out.get("near_copy_of_test", 0),
         "max_test_similarity": synthesis.max_test_similarity,
         "languages": languages,
         "privacy": synthesis_report["privacy"],

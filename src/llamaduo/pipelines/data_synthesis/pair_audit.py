@@ -21,13 +21,12 @@ from llamaduo.labels import OTHER_VALUE, Labels, each_label, find_labels, read_l
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.balancing import (
     FAMILIES,
-    UNBALANCED,
     compare_labels,
     describe,
     seeds_of,
 )
 from llamaduo.pipelines.data_synthesis.seeding import AIMED
-from llamaduo.pipelines.data_synthesis.training_set import kept
+from llamaduo.pipelines.data_synthesis.training_set import UNBALANCED, kept
 
 logger = logging.getLogger(__name__)
 

@@ -162,6 +162,7 @@ def create_pipeline() -> Pipeline:
             training_set.report_synthesis,
             [
                 "balanced_pairs",
+                "training_set",
                 "synthesis_replies",
                 "pair_judge_replies",
                 "seeds",
@@ -179,7 +180,6 @@ def create_pipeline() -> Pipeline:
             data_card.write_data_card,
             [
                 "training_set",
-                "screened_coverage",
                 "synthesis_report",
                 "previous_iteration_history",
                 "params:data_synthesis",

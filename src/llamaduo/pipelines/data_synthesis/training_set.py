@@ -18,6 +18,7 @@ from llamaduo.service_llm.failures import Failure
 logger = logging.getLogger(__name__)
 
 COLUMNS = list(TrainingSet.to_schema().columns)
+UNBALANCED = "unbalanced"
 
 
 def extend_training_set(
@@ -53,6 +54,7 @@ def extend_training_set(
 
 def report_synthesis(
     balanced_pairs: pd.DataFrame,
+    training_set: pd.DataFrame,
     synthesis_replies: pd.DataFrame,
     pair_judge_replies: pd.DataFrame,
     seeds: pd.DataFrame,
@@ -72,6 +74,8 @@ def report_synthesis(
     asked = synthesis.new_pairs(iteration)
     new_pairs = _new(balanced_pairs)
     used, dropped = kept(new_pairs), _counts(new_pairs["dropped"])
+    own = training_set.loc[training_set["origin"] == "coverage", "id"]
+    left_out = screened_coverage.loc[~screened_coverage["id"].isin(own), "dropped"]
     if asked:
         wanted = asked / (synthesis.judging.best_of if synthesis.judging else 1)
         logger.log(
@@ -93,7 +97,7 @@ def report_synthesis(
         "by_category": _by_category(seeds, used, screened_coverage),
         "kept_by_prompt": _counts(used["prompt_version"]),
         "dropped": dropped,
-        "coverage_left_out": _counts(screened_coverage["dropped"]),
+        "coverage_left_out": _counts(left_out.replace("", UNBALANCED)),
         "requests": len(replies),
         "asked_again": int((synthesis_replies["attempt"] > 1).sum()),
         "failed_requests": int(replies["failure"].notna().sum()),

@@ -129,8 +129,10 @@ def privacy_notes(privacy_report: dict[str, Any]) -> list[str]:
             f"coverage pairs, {_listed(taught['pairs']) or 'none'} in the new pairs, "
             f"{_listed(taught['requests']) or 'none'} more in the requests."
         )
-    replaced = _listed(judged["requests"]) or "none"
-    return [*notes, f"In what was sent to the judge they stand for {replaced}."]
+    if set(judged["detect"]) != {"off"}:
+        replaced = _listed(judged["requests"]) or "none"
+        notes.append(f"In what was sent to the judge surrogates stand for {replaced}.")
+    return notes
 
 
 def privacy_warnings(privacy_report: dict[str, Any]) -> list[str]:
