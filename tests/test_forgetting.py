@@ -375,6 +375,18 @@ def test_a_person_has_to_look_at_what_is_no_report(places):
     assert found.is_empty
 
 
+def test_a_file_that_is_called_by_a_name_is_left_to_a_person(places, monkeypatch):
+    monkeypatch.chdir(path_of(places, ".").parent)
+    put_rows(places, f"raw/{NAME}/rows.jsonl", {"prompt": NAME}, {"prompt": "other"})
+    put(places, f"raw/from {NAME}.txt", "nothing")
+
+    found = find(places, WANTED)
+
+    assert set(found.left.values()) == {"its path holds the text"}
+    assert names(found.left) == {"rows.jsonl", f"from {NAME}.txt"}
+    assert names(found.rows) == {"rows.jsonl"}
+
+
 def test_the_ledger_is_never_changed(places):
     ledger = Ledger(path_of(places, "test/ledger"))
     ledger.append(f"{LOOP}/opened", {"parameters": NAME})

@@ -1,5 +1,6 @@
 """What holds something of a person, and what is done about it."""
 
+import os
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -64,6 +65,8 @@ def find(places: Places, wanted: Wanted) -> Findings:
             _look_into(path, places, found)
         except OSError as error:
             left[path] = f"it cannot be read ({error.strerror})"
+        if wanted.is_in(os.path.relpath(path)):
+            left.setdefault(path, "its path holds the text")
     versions = [table.parent.name for table in found.rows if table.name in places.training_sets]
     every = [path.parent for path in files if path.name == MARKER]
     adapters = [each for each in every if any(_follows(each.parent.name, v) for v in versions)]
