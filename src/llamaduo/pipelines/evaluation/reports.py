@@ -13,6 +13,7 @@ from llamaduo.parameters import EvaluationParameters, IterationParameters
 from llamaduo.pipelines.evaluation.judging import SCORES
 from llamaduo.pipelines.evaluation.sentences import (
     REASONS,
+    coverage_notes,
     explain_verdict,
     notes_on_models,
     privacy_notes,
@@ -264,6 +265,7 @@ def _render(
         notes=notes_on_models(
             baselines["setup"], asked_teacher=not synthesis_report["ready_pairs"]
         ),
+        coverage_notes=coverage_notes(synthesis_report),
         history=history,
         confirmation=confirmation,
         baselines=baselines,

@@ -105,17 +105,21 @@ def _score_sentences(
 
 
 def synthesis_notes(synthesis_report: dict[str, Any]) -> list[str]:
-    """What became of the new pairs, and which coverage pairs are left out."""
-    notes = []
-    if synthesis_report["asked"]:
-        dropped = _listed(synthesis_report["dropped"])
-        notes.append(
-            f"New pairs of this iteration: {synthesis_report['kept']} of "
-            f"{synthesis_report['asked']} asked for{f'; dropped: {dropped}' if dropped else ''}."
-        )
+    """What became of the new pairs of an iteration."""
+    if not (asked := synthesis_report["asked"]):
+        return []
+    dropped = _listed(synthesis_report["dropped"])
+    return [
+        f"New pairs of this iteration: {synthesis_report['kept']} of {asked} asked for"
+        f"{f'; dropped: {dropped}' if dropped else ''}."
+    ]
+
+
+def coverage_notes(synthesis_report: dict[str, Any]) -> list[str]:
+    """Which coverage pairs are left out."""
     if left_out := _listed(synthesis_report["coverage_left_out"]):
-        notes.append(f"Coverage pairs that are neither shown nor trained on: {left_out}.")
-    return notes
+        return [f"Coverage pairs that are neither shown nor trained on: {left_out}."]
+    return []
 
 
 def privacy_notes(privacy_report: dict[str, Any]) -> list[str]:
