@@ -46,11 +46,15 @@ class AuditGroups(Parameters):
         names = [name.lower() for group in self.names for name in group.first_names]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"names: {', '.join(twice)} in more than one place")
-        for pattern in [*self.hedges, *(p for rules in self.rewrites.values() for p, _ in rules)]:
+        rules = [rule for rules in self.rewrites.values() for rule in rules]
+        for pattern, replacement in [*((hedge, "") for hedge in self.hedges), *rules]:
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+                re.sub(pattern, replacement, "")
+            except (re.error, IndexError) as error:
+                raise ValueError(
+                    f"{pattern!r} is no regular expression, or {replacement!r} no replacement for "
+                    f"it: {error}"
+                ) from error
         return self
 
     @property

@@ -88,6 +88,15 @@ def test_a_name_in_the_prompt_is_swapped_where_it_stands_and_in_the_reference():
         assert row["reference"] == f"You are {row['name']}."
 
 
+def test_a_signature_may_hold_any_brackets():
+    groups = GROUPS.model_copy(update={"signature": " {name} {x} {"})
+
+    rows = chosen(pairs(1), groups=groups)
+
+    assert len(rows) == 4
+    assert all(row["prompt"].endswith(f" {row['name']} {{x}} {{") for _, row in rows.iterrows())
+
+
 def test_prompts_that_can_be_rewritten_come_first_and_are_asked_as_written_too():
     plain, written = pairs(30), pairs(1).assign(id="other", prompt="She isn't here.")
 

@@ -97,7 +97,7 @@ def _named_variants(
     first, second = rng.choice(own.first_names, 2, replace=False)
 
     def variant(kind: str, name: str, group: NameGroup) -> dict[str, Any]:
-        changed = {"prompt": pair["prompt"] + audit_groups.signature.format(name=name)}
+        changed = {"prompt": pair["prompt"] + audit_groups.signature.replace("{name}", name)}
         if found:
             texts = {"prompt": pair["prompt"], "reference": pair["response"]}
             changed = {part: swap_word(text, found[0], name) for part, text in texts.items()}
