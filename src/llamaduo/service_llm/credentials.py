@@ -105,10 +105,9 @@ def find_urls(text: str) -> Iterator[Detail]:
 
 def find_tokens(text: str) -> Iterator[Detail]:
     """JSON Web Tokens (RFC 7519), and what follows ``Bearer`` or ``Basic``."""
-    if "eyJ" in text:
-        yield from _groups("token", JWT, text)
-        text = take(text, _groups("token", JWT, text))
-    yield from _groups("token", BEARER, text)
+    tokens = list(_groups("token", JWT, text)) if "eyJ" in text else []
+    yield from tokens
+    yield from _groups("token", BEARER, take(text, tokens))
 
 
 def find_keys(text: str) -> Iterator[Detail]:
