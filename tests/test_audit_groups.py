@@ -82,6 +82,7 @@ def test_insults_are_toxic_and_ordinary_words_with_their_letters_are_not():
     ("changes", "reason"),
     [
         ({"hedges": ["("]}, "'\\(' is no regular expression"),
+        ({"rewrites": {"casual": [["hello", r"\1"]]}}, "hello.*invalid group reference"),
         ({"signature": "Thanks"}, "signature"),
         ({"rewrites": {"x": [["he", r"\1she"]]}}, "'he'.*1she' .*: invalid group reference 1"),
         ({"rewrites": {"x": [["he", r"\g<a>she"]]}}, "'he'.* unknown group name 'a'"),

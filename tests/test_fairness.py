@@ -184,6 +184,17 @@ def test_a_frequent_label_needs_no_wider_gap_than_least_squares_find():
     assert reach < judged[1]["least_significant_gap"] < judged[0]["gap"]
 
 
+@pytest.mark.timeout(10)
+def test_many_pairs_take_little_time():
+    seeds = np.arange(100_000)
+    for having in (20_000, 50_000, 99_996):
+        has_label = seeds < having
+
+        gap = compare_groups("label_gap", "", GROUPS, has_label, seeds % 2 == 0, seeds)
+
+        assert gap.p_value > 0.5
+
+
 def test_no_gap_is_significant_where_even_the_widest_is_not_significant():
     few = compare_pairs("label_gap", "", GROUPS, hits(10, 10), hits(0, 10))
     seeds = compared("label_gap", "", GROUPS, hits(10, 10), hits(0, 10))

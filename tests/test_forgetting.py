@@ -56,6 +56,14 @@ DISGUISES = st.lists(
 LETTERS = st.characters(categories=["L", "N", "P", "S", "Zs"])
 
 
+@pytest.mark.timeout(10)
+def test_the_time_grows_with_the_length_of_a_hostile_text():
+    answers = " ".join(["yes no"] * 10_000)
+
+    assert not Wanted(["Nora Petersen"]).is_in("\\" * 100_000)
+    assert passage_of(answers, f"{answers} at all") == (answers,)
+
+
 @given(st.text(LETTERS, max_size=20), DISGUISES)
 def test_a_text_is_found_however_it_is_escaped_spaced_and_composed(middle, disguises):
     text = f"an {middle} na"

@@ -201,10 +201,9 @@ def _test_exactly(shares: tuple[Floats, Floats]) -> tuple[float, float]:
 
 def _fisher_extremes(side: int, count: int) -> Floats:
     """Its p-values where 0, 1, 2, … of the seeds have the label, all of one side."""
-    from scipy.stats import hypergeom
-
-    cases = np.arange(side + 1)
-    return np.asarray(2 * hypergeom.pmf(cases, count, cases, side)).clip(max=1.0)
+    cases = np.arange(side)
+    all_there = np.cumprod((side - cases) / (count - cases))
+    return np.asarray(2 * np.append(1.0, all_there)).clip(max=1.0)
 
 
 def compare_pairs(

@@ -3,8 +3,11 @@ import random
 
 import pytest
 
-from llamaduo.service_llm.details import read, take
+from llamaduo.service_llm.credentials import find_tokens
+from llamaduo.service_llm.details import Detail, read, take
 from llamaduo.service_llm.personal_details import find_details
+from llamaduo.service_llm.phones import find_phones
+from llamaduo.service_llm.repetitions import find_again
 from tests.ordinary_numbers import FORMS, UNTOLD, fill
 from tests.personal_details import FORMATTED, is_left, plant
 
@@ -23,6 +26,27 @@ def rest(text):
     readable = read(text)
     details, _ = find_details(readable.text, REGIONS)
     return take(readable.text, details)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda: find_tokens("-eyJ" * 100_000),
+        lambda: find_phones("1234567890123456789 " * 150_000, REGIONS),
+        lambda: find_again(
+            [Detail("card", 0, 0, str(4 * 10**15 + n)) for n in range(8000)], "words " * 50_000
+        ),
+    ],
+    ids=["tokens", "phones", "again"],
+)
+def test_the_time_grows_with_the_length_of_a_long_text(find):
+    assert list(find()) == []
+
+
+@pytest.mark.parametrize("text", ["C:\\é", "a\\\\é", "\\😀", "\\\\\\ü!"])
+def test_a_backslash_before_a_letter_is_read_alike_in_json(text):
+    assert read(json.dumps(text)).text == read(json.dumps(text, ensure_ascii=False)).text
 
 
 @pytest.mark.parametrize("kind", FORMATTED)

@@ -4,12 +4,13 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import SequenceMatcher
+
+from rapidfuzz.distance import Indel
 
 from llamaduo.errors import InputError
 
-CODE_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
-CONTROL_ESCAPE = re.compile(r"\\+[bfnrt]")
+CODE_ESCAPE = re.compile(r"(?<!\\)\\+u([0-9a-fA-F]{4})")
+CONTROL_ESCAPE = re.compile(r"(?<!\\)\\+[bfnrt]")
 BACKSLASHES = re.compile(r"\\+")
 SURROGATE = re.compile("[\ud800-\udfff]")
 ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
@@ -105,8 +106,8 @@ def words_of(text: str) -> str:
 def passage_of(text: str, sendable: str) -> Passage:
     """The runs of words that the privacy gate leaves, but for short ones."""
     before, after = (words_of(each).split() for each in (text, sendable))
-    blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
-    runs = (" ".join(before[start : start + size]) for start, _, size in blocks)
+    blocks = Indel.editops(before, after).as_matching_blocks()
+    runs = (" ".join(before[each.a : each.a + each.size]) for each in blocks)
     return tuple(run for run in runs if len(run) >= SHORTEST_PASSAGE)
 
 

@@ -20,7 +20,7 @@ QUERY = re.compile(
 )
 """Short names are parts of other words, such as keyword, design and author. Behind a comma a value
 goes on where letters and digits follow, which the next field of CSV rarely has."""
-JWT = re.compile(r"\beyJ([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
+JWT = re.compile(r"(?<![\w-])(?>[\w-]*?\beyJ)([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
 BEARER = re.compile(
     r"""\b(?:bearer|authorization:[ ]?token)[ \n]+(?=[A-Za-z]*[\d+/=_-])
         ([\w.~+/=-]{11,}[\w~+/=-])(?![\w~+/=\0-])
@@ -105,10 +105,9 @@ def find_urls(text: str) -> Iterator[Detail]:
 
 def find_tokens(text: str) -> Iterator[Detail]:
     """JSON Web Tokens (RFC 7519), and what follows ``Bearer`` or ``Basic``."""
-    if "eyJ" in text:
-        yield from _groups("token", JWT, text)
-        text = take(text, _groups("token", JWT, text))
-    yield from _groups("token", BEARER, text)
+    tokens = list(_groups("token", JWT, text)) if "eyJ" in text else []
+    yield from tokens
+    yield from _groups("token", BEARER, take(text, tokens))
 
 
 def find_keys(text: str) -> Iterator[Detail]:

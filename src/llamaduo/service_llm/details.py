@@ -10,7 +10,8 @@ TAKEN = "\0"
 """Stands where a detail was found."""
 BREAK = "\n"
 ESCAPE = re.compile(
-    r"""\\+u([dD][89abAB]HH)\\+u([dD][c-fC-F]HH)
+    r"""(?:\\\\)+(?=\\uHHHH)                    # backslashes of the text itself, before an escape
+    |\\+u([dD][89abAB]HH)\\+u([dD][c-fC-F]HH)
     |\\+(?:u(HHHH)|x(HH)|(["/bfnrt]))?
     |&(?:\#\d{1,7}|\#[xX]H{1,6}|commat|period|nbsp|amp|quot|apos|lt|gt);""".replace(
         "H", "[0-9a-fA-F]"

@@ -91,7 +91,7 @@ def _numbers_of(run: re.Match[str], regions: Sequence[str]) -> Iterator[Detail]:
         covered[first] = covered[first + 1]
         start = groups[first][0] - text.endswith(("+", "+("), 0, groups[first][0])
         digits = ""
-        for last, group in enumerate(groups[first:], first):
+        for last, group in enumerate(groups[first : first + MOST_DIGITS], first):
             digits += text[slice(*group)]
             if len(digits) > MOST_DIGITS:
                 break

@@ -37,9 +37,9 @@ def find_again(details: Iterable[Detail], rest: str) -> list[Detail]:
             again = _secrets(kind, value, text)
         else:
             continue
-        occurrences = list(again)
-        text = take(text, occurrences)
-        found += occurrences
+        if occurrences := list(again):
+            text = take(text, occurrences)
+            found += occurrences
     names = {value: kind for kind, value in values if kind in NAMES}
     return [*found, *_names(names, take(rest, found))]
 

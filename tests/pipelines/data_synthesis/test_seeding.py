@@ -92,6 +92,15 @@ def test_a_coverage_pair_that_is_not_trained_on_is_shown_to_nobody():
     assert set(chosen["seed_id"]) == set(trained_on["id"])
 
 
+def test_a_coverage_set_of_which_nothing_was_trained_on_is_refused():
+    other = coverage(12).assign(id=[f"other-{n}" for n in range(12)])
+
+    with pytest.raises(InputError, match=r"none of the 12 pairs .* begin a new loop"):
+        choose_seeds(
+            other, NO_READY_PAIRS, PROMPTS, so_far(2), coverage(12), None, None, parameters()
+        )
+
+
 def test_strategies_are_mixed_by_their_shares_from_the_first_request_on():
     assert mix({"a": 1}, 3) == ["a", "a", "a"]
     assert mix({"a": 3, "b": 1}, 8).count("b") == 2

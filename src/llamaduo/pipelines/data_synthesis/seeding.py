@@ -47,7 +47,7 @@ def choose_seeds(
         ``Seeds``; empty in the first iteration and where ready pairs stand in.
 
     Raises:
-        InputError: A strategy has no prompt text.
+        InputError: A strategy has no prompt text, or no usable coverage pair was trained on.
     """
     if unknown := synthesis.strategies.keys() - synthesis_prompts.keys():
         raise InputError(
@@ -63,6 +63,11 @@ def choose_seeds(
     usable = screened_coverage[screened_coverage["dropped"] == ""]
     if previous_training_set is not None:
         usable = usable[usable["id"].isin(previous_training_set["id"])]
+    if usable.empty:
+        raise InputError(
+            f"none of the {len(screened_coverage)} pairs of coverage_train that may be shown is in "
+            "the training set so far. Did the coverage file change? Then begin a new loop"
+        )
     weights = usable["id"].map(_weights(previous_yields, "seed")).fillna(1.0).to_numpy(dtype=float)
     weakness = weights * _weakness(usable["id"], previous_weak_spots)
     rng = np.random.default_rng([synthesis.seed, iteration])
