@@ -285,6 +285,7 @@ def test_ordinary_words_make_no_reference_of_a_phone_number(text, phone):
         ("٠١٧٠ ١٢٣٤٥٦٧", [("phone", "٠١٧٠ ١٢٣٤٥٦٧")]),
         ("０１７０－１２３４５６７", [("phone", "０１７０－１２３４５６７")]),
         ("４１１１１１１１１１１１１１１１", [("card", "４１１１１１１１１１１１１１１１")]),
+        ("𝟒𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏", [("card", "𝟒𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏𝟏")]),
         ("anna＠firma.de", [("email", "anna＠firma.de")]),
         ("4111_1111_1111_1111", [("card", "4111_1111_1111_1111")]),
         ("anna&#64;firma.de", [("email", "anna&#64;firma.de")]),

@@ -23,7 +23,7 @@ ESCAPED = {"t": "\t", '"': '"', "/": "/"}
 UNREADABLE = re.compile(f"[{TAKEN}\ud800-\udfff]")
 PLAIN = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width
-    **{code: str(decimal(chr(code))) for code in range(0x80, 0x10000) if chr(code).isdecimal()},
+    **{code: str(decimal(chr(code))) for code in range(0x80, 0x20000) if chr(code).isdecimal()},
     **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x3000], " "),
     **dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-"),
 }
