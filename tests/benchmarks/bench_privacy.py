@@ -83,13 +83,11 @@ def test_recall_and_false_alarms(gate):
     assert not any(alarms[name][kind] for name in ("tickets", "grammar") for kind in FORMATTED)
 
 
-def test_false_alarms_on_ordinary_numbers(gate):
+def test_false_alarms_of_the_patterns_on_ordinary_numbers():
+    gate = PrivacyGate()
     rng = random.Random(31)
     alarms = {
-        form: sum(
-            any(kind in FORMATTED for kind in gate.protect([fill(form, rng)]).replaced)
-            for _ in range(PER_FORM)
-        )
+        form: sum(bool(gate.protect([fill(form, rng)]).replaced) for _ in range(PER_FORM))
         for form in FORMS
     }
 
