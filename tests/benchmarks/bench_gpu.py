@@ -5,6 +5,7 @@ pytest tests/benchmarks/bench_gpu.py --override-ini python_files='bench_*.py' -s
 
 import json
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -16,7 +17,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from llamaduo.local_llm.base_model import BaseModelSpec, load_tokenizer
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.inference import DecodingSettings, respond
-from llamaduo.local_llm.training import TrainingSettings, train
+from llamaduo.local_llm.training import train
+from tests.benchmarks import bench_inference
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -39,19 +41,7 @@ SHAPES = {
 }
 STEPS, BATCH, WARM_UP = 25, 4, 5
 PROMPTS, NEW_TOKENS = 64, 128
-TRAINING = TrainingSettings(
-    learning_rate=1e-4,
-    epochs=1,
-    batch_size=BATCH,
-    gradient_accumulation_steps=1,
-    warmup=0.1,
-    max_length=1024,
-    lora_rank=16,
-    lora_alpha=32,
-    lora_dropout=0.0,
-    target_modules="all-linear",
-    seed=1,
-)
+TRAINING = replace(bench_inference.TRAINING, learning_rate=1e-4, epochs=1, batch_size=BATCH)
 DECODING = DecodingSettings(
     temperature=0.0, top_p=1.0, max_new_tokens=NEW_TOKENS, batch_size=32, seed=1
 )

@@ -21,6 +21,7 @@ QUERY = re.compile(
 """Short names are parts of other words, such as keyword, design and author. Behind a comma a value
 goes on where letters and digits follow, which the next field of CSV rarely has."""
 JWT = re.compile(r"(?<![\w-])(?>[\w-]*?\beyJ)([\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})")
+"""Tried once a word, at its first ``eyJ``: many in one word would take the square of its length."""
 BEARER = re.compile(
     r"""\b(?:bearer|authorization:[ ]?token)[ \n]+(?=[A-Za-z]*[\d+/=_-])
         ([\w.~+/=-]{11,}[\w~+/=-])(?![\w~+/=\0-])
