@@ -155,7 +155,20 @@ class FineTuningParameters(Parameters):
     replay_share: float = Field(0.1, ge=0, le=1)
     """Share of the earlier synthetic pairs that is trained on again; coverage pairs always are."""
     learning_rate: PerIteration
+    """The highest of the schedule, a cosine."""
     epochs: PerIteration
+    """Passes over the pairs, as far as the two limits of steps allow."""
+    min_steps: int = Field(40, ge=1)
+    """Few pairs are passed over more often, to have so many steps."""
+    max_steps: int = Field(4000, ge=1)
+    """Many pairs are passed over less often, or not all of them once."""
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the pairs, by their seeds, that is never trained on: the adapter is that of the
+    lowest loss on them."""
+    evaluations: int = Field(4, ge=1)
+    """How often in a training that loss is looked at."""
+    patience: int = Field(2, ge=1)
+    """Looks in a row without a lower one that end a training."""
     batch_size: int = Field(4, ge=1)
     """Pairs per step and device."""
     gradient_accumulation_steps: int = Field(1, ge=1)
@@ -163,10 +176,18 @@ class FineTuningParameters(Parameters):
     """Share of the steps in which the learning rate rises."""
     max_length: int = Field(1024, ge=16)
     """Tokens of prompt and response together; a longer pair is left out and counted."""
+    max_too_long: float = Field(0.05, ge=0, le=1)
+    """The largest share of pairs that may be left out for it."""
     lora_rank: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
+    use_rslora: bool = False
+    """Scale by alpha ÷ √rank (Kalajdzievski 2023), for high ranks."""
+    use_dora: bool = False
+    """Learn magnitude and direction apart (Liu et al. 2024)."""
+    neftune_noise_alpha: PositiveFloat | None = None
+    """Noise on the embeddings while training (Jain et al. 2023)."""
     seed: int = 1
 
 

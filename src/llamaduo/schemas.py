@@ -18,6 +18,11 @@ PAIR = ["system", "prompt", "response"]
 """The columns of a pair itself."""
 
 
+def seeds_of(pairs: pd.DataFrame) -> pd.Series:
+    """What is independent of each other: a seed with all that was written from it."""
+    return pairs["seed_id"].where(pairs["seed_id"] != "", pairs["id"])
+
+
 class Table(pa.DataFrameModel):
     """The base of all tables: types are coerced, extra columns are kept."""
 
@@ -284,11 +289,32 @@ class TrainingSet(TracedPairs):
     filter_version: Series[str]
 
 
-class TrainingLog(Table):
-    """The trainer's log."""
+class DuePairs(TrainingSet):
+    """Those of them that an iteration trains on, and those that validate it."""
 
-    step: Series[int]
+    validation: Series[bool]
+    """Never trained on."""
+
+
+class TrainingLog(Table):
+    """A training, step by step."""
+
+    step: Series[int] = pa.Field(ge=1)
+    epoch: Series[float]
+    """Passes over the pairs so far."""
     loss: Series[float]
+    """Mean cross-entropy of the response tokens, in nats."""
+    validation_loss: Series[float] = pa.Field(nullable=True)
+    """The same on pairs that are never trained on; null where it was not looked at."""
+    learning_rate: Series[float]
+    grad_norm: Series[float]
+    """Before it was clipped."""
+    seconds: Series[float]
+    """Since the first step began, without the time between an interruption and its resume."""
+    tokens: Series[int]
+    """Read so far, padding left out."""
+    tokens_per_s: Series[float] = pa.Field(nullable=True)
+    """Of this step, looks at the validation pairs included; null for the first one."""
 
 
 class Responses(Table):

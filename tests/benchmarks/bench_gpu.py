@@ -5,7 +5,6 @@ pytest tests/benchmarks/bench_gpu.py --override-ini python_files='bench_*.py' -s
 
 import json
 import time
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -18,7 +17,7 @@ from llamaduo.local_llm.base_model import BaseModelSpec, load_tokenizer
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.inference import DecodingSettings, respond
 from llamaduo.local_llm.training import train
-from tests.benchmarks import bench_inference
+from llamaduo.parameters import FineTuningParameters
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -41,7 +40,9 @@ SHAPES = {
 }
 STEPS, BATCH, WARM_UP = 25, 4, 5
 PROMPTS, NEW_TOKENS = 64, 128
-TRAINING = replace(bench_inference.TRAINING, learning_rate=1e-4, epochs=1, batch_size=BATCH)
+TRAINING = FineTuningParameters(
+    start="base", learning_rate=1e-4, epochs=1, min_steps=1, batch_size=BATCH
+)
 DECODING = DecodingSettings(
     temperature=0.0, top_p=1.0, max_new_tokens=NEW_TOKENS, batch_size=32, seed=1
 )
@@ -68,14 +69,15 @@ def model(request, random_model, tmp_path):
     return request.param, str(tmp_path / "model")
 
 
-def test_training_and_inference(model):
+def test_training_and_inference(model, tmp_path):
     name, folder = model
     prompts = [f"ticket {n}: " + "the parcel is late " * 100 for n in range(STEPS * BATCH)]
     pairs = pd.DataFrame({"prompt": prompts, "response": '{"category":"delivery"}' * 8})
     table = Table("weights", "s a step", "tokens/s", "GPU GiB", "seconds in all", title=name)
     for in_4bit in (False, True):
         began = time.perf_counter()
-        adapter = train(BaseModelSpec(folder, load_in_4bit=in_4bit), pairs, None, TRAINING, {})
+        spec = BaseModelSpec(folder, load_in_4bit=in_4bit)
+        adapter = train(spec, pairs, None, tmp_path / "checkpoints", TRAINING, 1, {})
         in_all = time.perf_counter() - began
         log = pd.read_json(adapter / "training_log.jsonl", lines=True)
         manifest = json.loads((adapter / "manifest.json").read_text())

@@ -29,33 +29,22 @@ from llamaduo.local_llm.inference import (
     load_merged,
     respond,
 )
-from llamaduo.local_llm.training import TrainingSettings, train
+from llamaduo.local_llm.training import train
+from llamaduo.parameters import FineTuningParameters
 
 K, ROUNDS, LIMIT = 4, 4, 0.85
 BATCH_SIZES = {1: (15, 30), K: (60, 120)}
 """Of the 30 prompts, half or all at once."""
 BASE_MODEL = BaseModelSpec("data/06_models/smollm2-135m-instruct")
 DECODING = DecodingSettings(temperature=0.7, top_p=1.0, max_new_tokens=64, batch_size=30, seed=1)
-TRAINING = TrainingSettings(
-    learning_rate=1e-3,
-    epochs=2,
-    batch_size=4,
-    gradient_accumulation_steps=1,
-    warmup=0.1,
-    max_length=1024,
-    lora_rank=16,
-    lora_alpha=32,
-    lora_dropout=0.0,
-    target_modules="all-linear",
-    seed=1,
-)
+TRAINING = FineTuningParameters(start="base", learning_rate=1e-3, epochs=2, min_steps=1)
 
 
 @pytest.fixture(scope="module")
-def adapter():
+def adapter(tmp_path_factory):
     """30 steps on the demo's pairs: enough to answer in their format and to stop by itself."""
     pairs = pd.read_json("data/01_raw/coverage_train.jsonl", lines=True)
-    return train(BASE_MODEL, pairs, None, TRAINING, {})
+    return train(BASE_MODEL, pairs, None, tmp_path_factory.mktemp("c"), TRAINING, 1, {})
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ RISING = tuple(range(0, 2 * LOOP.max_iterations, 2))
 SATURATED = (-20, -13, -8, -4, -2, *FLAT[5:])
 """True means by iteration."""
 ALL_GOOD = {"asked": 8, "kept": 8, "dropped": {}, "over_budget": 0}
+TRAINED = dict.fromkeys(decision.TRAINING, 0)
 PASSED = {
     "judges": [{"model": "judge", "failures": [], "spread": dict.fromkeys(SCORES, JUDGE_SD)}],
     "over_budget": 0,
@@ -230,7 +231,7 @@ def run_nodes(values, holdout):
         if verdict["stop"]:
             return verdict["reason"], verdict["iteration"]
         history = decision.record_iteration(
-            history, scores, ALL_GOOD, scores, assessed, PASSED, {}, verdict
+            history, scores, ALL_GOOD, TRAINED, scores, assessed, PASSED, {}, verdict
         )
 
 

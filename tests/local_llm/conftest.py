@@ -7,10 +7,15 @@ import pandas as pd
 import pytest
 
 from llamaduo.local_llm.base_model import BaseModelSpec
-from llamaduo.local_llm.training import TrainingSettings, train
+from llamaduo.local_llm.training import TrainingJob, train
+from llamaduo.parameters import FineTuningParameters
 
 TAUGHT_BY = {"pairs": {"synthetic": 8}, "teachers": ["gpt-4o"]}
 WORDS = ["red", "blue", "green", "black", "white", "brown", "pink", "grey"]
+
+
+def changed(parameters: FineTuningParameters, **changes: object) -> FineTuningParameters:
+    return FineTuningParameters.model_validate({**dict(parameters), **changes})
 
 
 @pytest.fixture(scope="session")
@@ -28,20 +33,31 @@ def pairs() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def settings() -> TrainingSettings:
-    """Settings with which the random model learns the eight pairs by heart."""
-    return TrainingSettings(
+def parameters() -> FineTuningParameters:
+    """Parameters with which the random model learns the eight pairs by heart."""
+    return FineTuningParameters(
+        start="base",
         learning_rate=0.02,
         epochs=40,
+        min_steps=1,
         batch_size=8,
-        gradient_accumulation_steps=1,
-        warmup=0.1,
         max_length=128,
         lora_rank=8,
         lora_alpha=16,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        seed=1,
+    )
+
+
+@pytest.fixture
+def job(
+    random_model: BaseModelSpec, parameters: FineTuningParameters, tmp_path: Path
+) -> TrainingJob:
+    return TrainingJob(
+        base_model=random_model,
+        parameters=parameters,
+        iteration=1,
+        start=None,
+        checkpoints=tmp_path / "checkpoints",
+        training_data={},
     )
 
 
@@ -49,10 +65,11 @@ def settings() -> TrainingSettings:
 def adapter(
     random_model: BaseModelSpec,
     pairs: pd.DataFrame,
-    settings: TrainingSettings,
+    parameters: FineTuningParameters,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    trained = train(random_model, pairs, None, settings, TAUGHT_BY)
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    trained = train(random_model, pairs, None, checkpoints, parameters, 1, TAUGHT_BY)
     kept = tmp_path_factory.mktemp("trained") / "adapter"
     shutil.move(trained, kept)
     trained.parent.rmdir()

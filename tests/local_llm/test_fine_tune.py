@@ -16,12 +16,16 @@ from llamaduo.local_llm.chat import encode_prompt, to_messages
 from llamaduo.local_llm.fine_tune import (
     adapted,
     encode_rows,
+    fine_tune,
     save_adapter,
     short_enough,
+    step_budget,
     training_arguments,
 )
-from llamaduo.local_llm.trainer import IGNORED
-from llamaduo.local_llm.training import TrainingError, TrainingJob, TrainingSettings
+from llamaduo.local_llm.rows import IGNORED
+from llamaduo.local_llm.training import TrainingError, TrainingJob
+from llamaduo.parameters import FineTuningParameters
+from tests.local_llm.conftest import changed
 
 PAIR = {"system": "Be brief.", "prompt": "How are you?", "response": '{"mood": "fine"}'}
 
@@ -29,11 +33,6 @@ PAIR = {"system": "Be brief.", "prompt": "How are you?", "response": '{"mood": "
 @pytest.fixture
 def tokenizer(random_model: BaseModelSpec) -> PreTrainedTokenizerBase:
     return load_tokenizer(random_model)
-
-
-@pytest.fixture
-def job(random_model: BaseModelSpec, settings: TrainingSettings) -> TrainingJob:
-    return TrainingJob(base_model=random_model, settings=settings, start=None, training_data={})
 
 
 def test_labels_hold_the_response_and_its_end_and_nothing_of_the_prompt(
@@ -59,7 +58,7 @@ def test_rows_equal_those_that_trl_makes_of_prompt_and_completion(
     }
     trainer = SFTTrainer(
         model=adapted(load_model(job.base_model), job),
-        args=training_arguments(job.settings, tmp_path),
+        args=training_arguments(job, 40, has_validation=False),
         train_dataset=Dataset.from_list([conversational]),
         processing_class=tokenizer,
     )
@@ -68,7 +67,8 @@ def test_rows_equal_those_that_trl_makes_of_prompt_and_completion(
 
     assert trainer.train_dataset is not None
     trained_on = trainer.train_dataset[0]
-    assert row == {"input_ids": trained_on["input_ids"], "labels": trained_on["labels"]}
+    assert row["input_ids"] == trained_on["input_ids"]
+    assert row["labels"] == trained_on["labels"]
 
 
 def test_a_response_without_a_stop_token_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -86,19 +86,46 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
     assert caplog.messages == ["1 of 3 pairs are longer than max_length (4 tokens) and left out"]
 
 
-def test_nothing_to_train_on_is_refused() -> None:
+def test_nothing_to_train_on_is_refused(job: TrainingJob, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there are no pairs to train on"):
-        short_enough([], 4)
+        fine_tune(job, [], tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "steps"),
+    [
+        (1, 3, 40),  # few pairs are seen more often
+        (64, 3, 48),
+        (1_000, 3, 750),
+        (64_000, 3, 4_000),  # and of many not all
+    ],
+)
+def test_few_pairs_and_many_are_both_given_enough_steps(
+    job: TrainingJob, rows: int, epochs: float, steps: int
+) -> None:
+    parameters = FineTuningParameters(start="base", learning_rate=1e-3, epochs=epochs)
+
+    assert step_budget(dataclasses.replace(job, parameters=parameters), rows, processes=1) == steps
+
+
+def test_as_many_pairs_on_more_processes_are_as_many_epochs(job: TrainingJob) -> None:
+    parameters = changed(job.parameters, gradient_accumulation_steps=2, epochs=3)
+
+    budget = dataclasses.replace(job, parameters=parameters)
+
+    assert step_budget(budget, 320, processes=1) == 2 * step_budget(budget, 320, processes=2) == 60
 
 
 def test_an_adapter_of_another_rank_is_no_start(job: TrainingJob, tmp_path: Path) -> None:
     save_adapter(adapted(load_model(job.base_model), job), job, tmp_path)
-    wider = TrainingSettings(**{**vars(job.settings), "lora_rank": 4})
+    wider = changed(job.parameters, lora_rank=4)
 
-    with pytest.raises(TrainingError, match=r"\(8, 16, 0\.0\), the settings have \(4, 16, 0\.0\)"):
+    with pytest.raises(
+        TrainingError, match=r"\(8, 16, 0\.0, .*the parameters have \(4, 16, 0\.0, "
+    ):
         adapted(
             load_model(job.base_model),
-            dataclasses.replace(job, settings=wider, start=tmp_path),
+            dataclasses.replace(job, parameters=wider, start=tmp_path),
         )
 
 

@@ -7,32 +7,28 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import TrainerControl, TrainerState
+from transformers import PreTrainedModel, TrainerControl, TrainerState
 from trl import SFTTrainer
 
-from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
+from llamaduo.local_llm.base_model import load_model, load_tokenizer
 from llamaduo.local_llm.fine_tune import adapted, encode_rows, fine_tune, training_arguments
-from llamaduo.local_llm.trainer import AnswerTokenTrainer, TrainingWatch
-from llamaduo.local_llm.training import TrainingError, TrainingJob, TrainingSettings
+from llamaduo.local_llm.trainer import AnswerTokenTrainer, TrainingWatch, WatchedTrainer
+from llamaduo.local_llm.training import TrainingError, TrainingJob
 from llamaduo.progress import ProgressDisplay
+from tests.local_llm.conftest import changed
 
 PAIRS = [
-    {"prompt": "Say red", "response": "red red red"},
-    {"prompt": "Say a longer word, please, and say why", "response": "elephant, because I like it"},
-    {"prompt": "Say nothing", "response": ""},
+    {"id": "red", "prompt": "Say red", "response": "red red red"},
+    {"id": "elephant", "prompt": "Say a longer word, please", "response": "elephant, or why not"},
+    {"id": "nothing", "prompt": "Say nothing", "response": ""},
 ]
 
 
-@pytest.fixture
-def job(random_model: BaseModelSpec, settings: TrainingSettings) -> TrainingJob:
-    return TrainingJob(base_model=random_model, settings=settings, start=None, training_data={})
-
-
 def test_the_loss_of_answer_tokens_and_its_gradients_are_those_of_trl(
-    job: TrainingJob, tmp_path: Path
+    job: TrainingJob,
 ) -> None:
-    ours, our_gradients = _loss_in_float32(AnswerTokenTrainer, job, tmp_path)
-    theirs, their_gradients = _loss_in_float32(SFTTrainer, job, tmp_path)
+    ours, our_gradients = _loss_in_float32(AnswerTokenTrainer, job)
+    theirs, their_gradients = _loss_in_float32(SFTTrainer, job)
 
     assert ours == pytest.approx(theirs, abs=1e-3)
     assert our_gradients.keys() == their_gradients.keys()
@@ -41,49 +37,67 @@ def test_the_loss_of_answer_tokens_and_its_gradients_are_those_of_trl(
     assert any(gradient.any() for gradient in our_gradients.values())
 
 
-def test_a_loss_that_is_no_number_stops_the_training_at_its_step(
+def test_a_loss_that_is_no_number_stops_the_training_and_names_step_and_pairs(
     job: TrainingJob, tmp_path: Path
 ) -> None:
-    too_fast = TrainingSettings(**{**vars(job.settings), "learning_rate": 1e30, "warmup": 0.0})
-    job = replace(job, settings=too_fast)
+    too_fast = changed(job.parameters, learning_rate=1e30, warmup=0.0, batch_size=1)
+    job = replace(job, parameters=too_fast)
 
     with pytest.raises(
-        TrainingError, match=r"ran away at step \d of 40: loss .*lower learning_rate"
+        TrainingError,
+        match=r"ran away at step \d of 120, in the batch of \w+: loss .*lower learning_rate",
     ):
         fine_tune(job, PAIRS, tmp_path / "adapter")
 
-    assert list((tmp_path / "adapter").iterdir()) == []
+    assert not (tmp_path / "adapter").exists()
 
 
 @pytest.mark.parametrize(
-    ("loss", "gradient"), [(float("nan"), 1.0), (1.0, float("inf")), (14.0, 1.0)]
+    ("loss", "gradient"), [(float("nan"), 1.0), (1.0, float("inf")), (25.0, 1.0)]
 )
 def test_a_loss_far_above_guessing_or_without_a_gradient_is_named(
-    job: TrainingJob, tmp_path: Path, loss: float, gradient: float
+    job: TrainingJob, loss: float, gradient: float
 ) -> None:
-    arguments = training_arguments(job.settings, tmp_path)
-    state = TrainerState(global_step=7, max_steps=9)
+    trainer = _trainer(WatchedTrainer, job, load_model(job.base_model))
+    trainer.train()
     logs = {"loss": loss, "grad_norm": gradient, "epoch": 1.0, "learning_rate": 1e-3}
+    state = TrainerState(global_step=7, max_steps=9, log_history=[logs])
 
     with (
         ProgressDisplay("training", quiet=True) as display,
-        pytest.raises(TrainingError, match="at step 7 of 9"),
+        pytest.raises(
+            TrainingError, match=r"at step 7 of 9, in the batch of red, elephant, nothing: "
+        ),
     ):
-        TrainingWatch(display, vocabulary=1000).on_log(arguments, state, TrainerControl(), logs)
+        TrainingWatch(display, 49152, trainer).on_log(trainer.args, state, TrainerControl(), logs)
 
 
-def _loss_in_float32(
-    kind: type[SFTTrainer], job: TrainingJob, folder: Path
-) -> tuple[float, dict[str, Any]]:
+def test_a_validation_loss_that_is_no_number_stops_the_training_too(job: TrainingJob) -> None:
+    trainer = _trainer(WatchedTrainer, job, load_model(job.base_model))
+    logs = {"eval_loss": float("nan")}
+    state = TrainerState(global_step=7, max_steps=9, log_history=[logs])
+
+    with (
+        ProgressDisplay("training", quiet=True) as display,
+        pytest.raises(TrainingError, match=r"at step 7 of 9.*loss nan"),
+    ):
+        TrainingWatch(display, 49152, trainer).on_log(trainer.args, state, TrainerControl(), logs)
+
+
+def _trainer(kind: type[SFTTrainer], job: TrainingJob, base: PreTrainedModel) -> Any:
     tokenizer = load_tokenizer(job.base_model)
-    model = adapted(load_model(job.base_model).float(), job)
-    rows = encode_rows(tokenizer, PAIRS, [tokenizer.eos_token_id])
-    trainer = kind(
-        model=model,
-        args=training_arguments(job.settings, folder),
-        train_dataset=Dataset.from_list(rows),
+    return kind(
+        model=adapted(base, job),
+        args=training_arguments(job, 1, has_validation=False),
+        train_dataset=Dataset.from_list(encode_rows(tokenizer, PAIRS, [tokenizer.eos_token_id])),
         processing_class=tokenizer,
     )
+
+
+def _loss_in_float32(kind: type[SFTTrainer], job: TrainingJob) -> tuple[float, dict[str, Any]]:
+    trainer = _trainer(kind, job, load_model(job.base_model).float())
+    rows = [dict(row) for row in trainer.train_dataset]
+    model = trainer.model
     batch = {name: value.to(model.device) for name, value in trainer.data_collator(rows).items()}
     loss = trainer.compute_loss(model, batch)
     loss.backward()

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,31 +20,35 @@ import pytest
 from safetensors.torch import load_file
 
 from llamaduo.local_llm.base_model import BaseModelSpec
-from llamaduo.local_llm.training import TrainingError, TrainingSettings, train
-from tests.local_llm.conftest import TAUGHT_BY
+from llamaduo.local_llm.training import TrainingError, train
+from llamaduo.parameters import FineTuningParameters
+from llamaduo.schemas import TrainingLog
+from tests.local_llm.conftest import TAUGHT_BY, changed
 
 TRAIN_IN_A_SCRIPT = """
 import sys
+from pathlib import Path
 import pandas as pd
 from llamaduo.local_llm.base_model import BaseModelSpec
-from llamaduo.local_llm.training import TrainingSettings, train
+from llamaduo.local_llm.training import train
+from llamaduo.parameters import FineTuningParameters
 
-settings = TrainingSettings(
-    learning_rate=1e-3, epochs=1e6, batch_size=1, gradient_accumulation_steps=1, warmup=0.1,
-    max_length=128, lora_rank=1, lora_alpha=1, lora_dropout=0.0, target_modules="all-linear",
-    seed=1,
+parameters = FineTuningParameters(
+    start="base", learning_rate=1e-3, epochs=1e6, max_steps=10**9, batch_size=1, lora_rank=1
 )
 pairs = pd.DataFrame({"prompt": ["a"], "response": ["b"]})
-train(BaseModelSpec(sys.argv[1]), pairs, None, settings, {})
+train(BaseModelSpec(sys.argv[1]), pairs, None, Path(sys.argv[2]), parameters, 1, {})
 """
 
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where training puts its temporary folder."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    return tmp_path
+    return folder
 
 
 def test_training_changes_the_weights_and_lowers_the_loss(adapter: Path) -> None:
@@ -59,21 +62,22 @@ def test_training_changes_the_weights_and_lowers_the_loss(adapter: Path) -> None
     assert log["step"].tolist() == list(range(1, 41))
     assert log["seconds"].is_monotonic_increasing
     assert log["tokens"].is_monotonic_increasing
-    assert {"epoch", "learning_rate", "grad_norm"} <= set(log.columns)
+    TrainingLog.validate(log.assign(tokens_per_s=1.0))
 
 
 def test_an_adapter_says_what_it_was_made_from(
-    adapter: Path, settings: TrainingSettings, random_model: BaseModelSpec
+    adapter: Path, parameters: FineTuningParameters, random_model: BaseModelSpec
 ) -> None:
     manifest = json.loads((adapter / "manifest.json").read_text())
 
     weights = (adapter / "adapter_model.safetensors").read_bytes()
     assert manifest["sha256"] == hashlib.sha256(weights).hexdigest()
-    assert manifest["settings"] == vars(settings)
+    assert manifest["settings"] == parameters.model_dump(mode="json")
     assert manifest["training_data"] == TAUGHT_BY
     assert manifest["rows"] == 8
     assert manifest["rows_too_long"] == 0
-    assert manifest["steps"] == 40
+    assert (manifest["steps"], manifest["best_step"]) == (40, 40)
+    assert manifest["tokens"] > 40 * 8 * 20
     assert manifest["started_from_adapter"] is False
     assert manifest["peak_memory_mib"]["main"] > 0
     assert manifest["versions"].keys() == {"torch", "transformers", "trl", "peft"}
@@ -84,10 +88,11 @@ def test_an_adapter_says_what_it_was_made_from(
 def test_equal_input_gives_equal_bytes(
     random_model: BaseModelSpec,
     pairs: pd.DataFrame,
-    settings: TrainingSettings,
+    parameters: FineTuningParameters,
     adapter: Path,
+    tmp_path: Path,
 ) -> None:
-    again = train(random_model, pairs, None, settings, {})
+    again = train(random_model, pairs, None, tmp_path / "checkpoints", parameters, 1, {})
 
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (again / name).read_bytes() == (adapter / name).read_bytes()
@@ -98,15 +103,16 @@ def test_equal_input_gives_equal_bytes(
 def test_training_goes_on_from_an_adapter_and_leaves_out_what_is_too_long(
     random_model: BaseModelSpec,
     pairs: pd.DataFrame,
-    settings: TrainingSettings,
+    parameters: FineTuningParameters,
     adapter: Path,
     capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     long = pd.DataFrame({"prompt": ["word " * 200], "response": ["x"]})
-    settings = replace(settings, epochs=2, learning_rate=1e-4)
+    parameters = changed(parameters, epochs=2, learning_rate=1e-4)
     before = (adapter / "adapter_model.safetensors").read_bytes()
 
-    continued = train(random_model, pd.concat([pairs, long]), adapter, settings, {})
+    continued = train(random_model, pd.concat([pairs, long]), adapter, tmp_path, parameters, 1, {})
 
     log = pd.read_json(continued / "training_log.jsonl", lines=True)
     first = pd.read_json(adapter / "training_log.jsonl", lines=True)
@@ -125,14 +131,15 @@ def test_training_goes_on_from_an_adapter_and_leaves_out_what_is_too_long(
 def test_an_error_of_the_process_arrives_with_its_sentence(
     random_model: BaseModelSpec,
     pairs: pd.DataFrame,
-    settings: TrainingSettings,
+    parameters: FineTuningParameters,
     temporary: Path,
+    tmp_path: Path,
 ) -> None:
-    settings = replace(settings, max_length=2)
+    parameters = changed(parameters, max_length=16)
 
-    message = r"all 8 pairs are longer than max_length \(2 tokens\); raise it \(exit code 1"
+    message = r"all 8 pairs are longer than max_length \(16 tokens\); raise it \(exit code 1"
     with pytest.raises(TrainingError, match=message):
-        train(random_model, pairs, None, settings, {})
+        train(random_model, pairs, None, tmp_path / "checkpoints", parameters, 1, {})
 
     assert list(temporary.iterdir()) == []
 
@@ -140,14 +147,15 @@ def test_an_error_of_the_process_arrives_with_its_sentence(
 def test_a_killed_process_is_named_by_its_signal(
     random_model: BaseModelSpec,
     pairs: pd.DataFrame,
-    settings: TrainingSettings,
+    parameters: FineTuningParameters,
     temporary: Path,
+    tmp_path: Path,
 ) -> None:
     killer = threading.Thread(target=lambda: _training_process(psutil.Process()).kill())
     killer.start()
 
     with pytest.raises(TrainingError, match=re.escape("ended by SIGKILL (out of memory?)")):
-        train(random_model, pairs, None, settings, {})
+        train(random_model, pairs, None, tmp_path / "checkpoints", parameters, 1, {})
 
     killer.join()
     assert list(temporary.iterdir()) == []
@@ -155,10 +163,10 @@ def test_a_killed_process_is_named_by_its_signal(
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_the_process_and_its_folder_go_with_the_parent(
-    random_model: BaseModelSpec, temporary: Path, sent: signal.Signals
+    random_model: BaseModelSpec, temporary: Path, sent: signal.Signals, tmp_path: Path
 ) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", TRAIN_IN_A_SCRIPT, random_model.name_or_path],
+        [sys.executable, "-c", TRAIN_IN_A_SCRIPT, random_model.name_or_path, str(tmp_path / "c")],
         stderr=subprocess.DEVNULL,
     )
     child = _training_process(psutil.Process(parent.pid))

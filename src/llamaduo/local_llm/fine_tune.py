@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import resource
 import sys
 import time
@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate import PartialState
+from codecarbon import OfflineEmissionsTracker
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    TrainerState,
     set_seed,
 )
 from trl import SFTConfig
@@ -31,95 +35,133 @@ from llamaduo.local_llm.base_model import (
     load_tokenizer,
     stop_token_ids,
 )
-from llamaduo.local_llm.chat import encode_pair, to_messages
-from llamaduo.local_llm.trainer import IGNORED, TrainingWatch, trainer_class
-from llamaduo.local_llm.training import TrainingError, TrainingJob, TrainingSettings
+from llamaduo.local_llm.checkpoints import latest_checkpoint
+from llamaduo.local_llm.rows import encode_row
+from llamaduo.local_llm.trainer import TrainingWatch, WatchedTrainer, trainer_class
+from llamaduo.local_llm.training import LOG_FILE, WEIGHTS_FILE, TrainingError, TrainingJob
 from llamaduo.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, list[int]]
-"""``input_ids`` and ``labels`` of a pair, equally long."""
+MOST_KEPT = 2
+"""Checkpoints besides the best one: the last, and the one that is being written."""
 
 
-def fine_tune(job: TrainingJob, pairs: list[dict[str, str]], adapter_folder: Path) -> None:
+def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Path) -> None:
     """Train an adapter and write it, its log and its manifest into a new folder.
 
     Args:
-        pairs: ``prompt``, ``response`` and optionally ``system``.
+        pairs: ``prompt``, ``response`` and optionally ``id``, ``system`` and ``validation``.
 
     Raises:
         TrainingError: Nothing to train on, an adapter that does not fit the settings, or a loss
             that runs away.
     """
     started = time.perf_counter()
-    arguments = training_arguments(job.settings, adapter_folder)
     tokenizer = load_tokenizer(job.base_model)
     base = load_model(job.base_model)
     rows = encode_rows(tokenizer, pairs, stop_token_ids(base, tokenizer))
-    kept = short_enough(rows, job.settings.max_length)
+    kept = short_enough(rows, job.parameters.max_length)
+    validation = [row for row in kept if row["validation"]]
+    training = [row for row in kept if not row["validation"]]
+    if not training:
+        raise TrainingError("there are no pairs to train on")
+    steps = step_budget(job, len(training), PartialState().num_processes)
     model = adapted(base, job)
     trainer = trainer_class()(
         model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(kept),
+        args=training_arguments(job, steps, has_validation=bool(validation)),
+        train_dataset=Dataset.from_list(training),
+        eval_dataset=Dataset.from_list(validation) if validation else None,
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)  # would print a dict a step
-    with ProgressDisplay("training") as display:
-        watch = TrainingWatch(display, vocabulary=len(tokenizer))
-        trainer.add_callback(watch)
-        trainer.train()
+    if validation:
+        trainer.add_callback(EarlyStoppingCallback(job.parameters.patience))
+    with ProgressDisplay("training") as display, energy_meter() as meter:
+        trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
+        run(trainer, model, latest_checkpoint(job.checkpoints))
+    if trainer.is_world_process_zero():
+        save_adapter(model, job, adapter_folder)
+        write_log(trainer.state, adapter_folder / LOG_FILE)
+        manifest = {
+            **describe(job, adapter_folder),
+            "rows": len(training),
+            "rows_validation": len(validation),
+            "rows_too_long": len(rows) - len(kept),
+            "steps": trainer.state.global_step,
+            "best_step": trainer.state.best_global_step or trainer.state.global_step,
+            "validation_loss": trainer.state.best_metric,
+            "tokens": trainer.state.num_input_tokens_seen,
+            "seconds": round(time.perf_counter() - started, 1),
+            "energy_wh": round(1000 * meter.final_emissions_data.energy_consumed, 3),
+            "peak_memory_mib": peak_memory_mib(),
+        }
+        (adapter_folder / "manifest.json").write_text(
+            json.dumps(manifest, indent=2), encoding="utf-8"
+        )
 
-    save_adapter(model, job, adapter_folder)
-    log = "".join(json.dumps(step) + "\n" for step in watch.log)
-    (adapter_folder / "training_log.jsonl").write_text(log, encoding="utf-8")
-    manifest = {
-        **describe(job, adapter_folder),
-        "rows": len(kept),
-        "rows_too_long": len(rows) - len(kept),
-        "steps": trainer.state.global_step,
-        "seconds": round(time.perf_counter() - started, 1),
-        "peak_memory_mib": peak_memory_mib(),
-    }
-    (adapter_folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+def run(trainer: WatchedTrainer, model: PeftModel, checkpoint: Path | None) -> None:
+    """Train from the beginning or from a checkpoint; a training that had ended stays as it was."""
+    if checkpoint is None:
+        trainer.train()
+        return
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if not has_ended(state):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        return
+    # Resumed, the trainer would take another step before it looks whether there is one to take.
+    trainer.state = state
+    model.load_adapter(state.best_model_checkpoint or str(checkpoint), "default")
+
+
+def has_ended(state: TrainerState) -> bool:
+    """Whether all steps were taken, or patience was at its end."""
+    callbacks: Any = state.stateful_callbacks
+    stopper = callbacks.get("EarlyStoppingCallback")
+    if state.global_step >= state.max_steps or stopper is None:
+        return state.global_step >= state.max_steps
+    looks: int = stopper["attributes"]["early_stopping_patience_counter"]
+    patience: int = stopper["args"]["early_stopping_patience"]
+    return looks >= patience
 
 
 def encode_rows(
-    tokenizer: PreTrainedTokenizerBase, pairs: list[dict[str, str]], stop_tokens: list[int]
-) -> list[Row]:
-    """Tokens of each pair; the labels leave out the prompt.
+    tokenizer: PreTrainedTokenizerBase, pairs: list[dict[str, Any]], stop_tokens: list[int]
+) -> list[dict[str, Any]]:
+    """The row of each pair, with ``id`` and ``validation``.
 
     Raises:
         TrainingError: A response does not end with a stop token, so that the model would never
             learn to stop.
     """
     rows = []
-    for pair in pairs:
-        messages = to_messages(pair.get("system"), pair["prompt"])
-        prompt_ids, response_ids = encode_pair(tokenizer, messages, pair["response"])
-        if not set(stop_tokens) & set(response_ids):
+    for number, pair in enumerate(pairs, start=1):
+        row = encode_row(tokenizer, pair)
+        if not set(stop_tokens) & set(row["labels"]):
             names = ", ".join(str(tokenizer.convert_ids_to_tokens(token)) for token in stop_tokens)
             raise TrainingError(
                 f"the chat template of {tokenizer.name_or_path} ends a response with none of the "
                 f"model's stop tokens ({names}), so that it would never learn to stop; put the "
                 "template's end of turn into eos_token_id of its generation_config.json"
             )
-        labels = [IGNORED] * len(prompt_ids) + response_ids
-        rows.append({"input_ids": prompt_ids + response_ids, "labels": labels})
+        names_and_role = {
+            "id": pair.get("id", f"pair {number}"),
+            "validation": pair.get("validation", False),
+        }
+        rows.append({**row, **names_and_role})
     return rows
 
 
-def short_enough(rows: list[Row], max_length: int) -> list[Row]:
+def short_enough(rows: list[dict[str, Any]], max_length: int) -> list[dict[str, Any]]:
     """The rows of at most ``max_length`` tokens; how many are left out is said.
 
     Raises:
         TrainingError: None is left.
     """
     kept = [row for row in rows if len(row["input_ids"]) <= max_length]
-    if not rows:
-        raise TrainingError("there are no pairs to train on")
-    if not kept:
+    if rows and not kept:
         raise TrainingError(
             f"all {len(rows)} pairs are longer than max_length ({max_length} tokens); raise it"
         )
@@ -133,19 +175,31 @@ def short_enough(rows: list[Row], max_length: int) -> list[Row]:
     return kept
 
 
-def training_arguments(settings: TrainingSettings, folder: Path) -> SFTConfig:
-    """TRL's arguments; what is not a setting is the choice of this project."""
+def step_budget(job: TrainingJob, rows: int, processes: int) -> int:
+    """Steps of a training: its epochs, between the least and the most that are allowed."""
+    parameters = job.parameters
+    per_step = parameters.batch_size * parameters.gradient_accumulation_steps * processes
+    steps = round(job.epochs * math.ceil(rows / per_step))
+    return min(max(steps, parameters.min_steps), parameters.max_steps)
+
+
+def training_arguments(job: TrainingJob, steps: int, *, has_validation: bool) -> SFTConfig:
+    """TRL's arguments; what is not a parameter is the choice of this project."""
     on_gpu = torch.cuda.is_available()
+    parameters = job.parameters
+    between_looks = math.ceil(steps / parameters.evaluations)
     return SFTConfig(
-        output_dir=str(folder),
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        warmup_steps=settings.warmup,  # below 1 it is a share of all steps
+        output_dir=str(job.checkpoints),
+        learning_rate=job.learning_rate,
+        max_steps=steps,
+        per_device_train_batch_size=parameters.batch_size,
+        per_device_eval_batch_size=parameters.batch_size,
+        gradient_accumulation_steps=parameters.gradient_accumulation_steps,
+        warmup_steps=parameters.warmup,  # below 1 it is a share of all steps
         lr_scheduler_type="cosine",
-        seed=settings.seed,
-        data_seed=settings.seed,
+        neftune_noise_alpha=parameters.neftune_noise_alpha,
+        seed=parameters.seed,
+        data_seed=parameters.seed,
         bf16=compute_dtype() is torch.bfloat16,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
@@ -153,7 +207,15 @@ def training_arguments(settings: TrainingSettings, folder: Path) -> SFTConfig:
         activation_checkpointing=on_gpu,
         gradient_checkpointing=None,  # type: ignore[arg-type]  # the old name, on in TRL
         max_length=None,  # longer rows are left out before, never cut
-        save_strategy="no",
+        eval_strategy="steps" if has_validation else "no",
+        eval_steps=between_looks,
+        prediction_loss_only=True,
+        save_strategy="steps",
+        save_steps=between_looks,
+        save_total_limit=MOST_KEPT,
+        load_best_model_at_end=has_validation,
+        metric_for_best_model="loss" if has_validation else None,
+        restore_callback_states_from_checkpoint=True,
         report_to="none",
         disable_tqdm=True,
         logging_steps=1,
@@ -162,9 +224,30 @@ def training_arguments(settings: TrainingSettings, folder: Path) -> SFTConfig:
     )
 
 
+def write_log(state: TrainerState, file: Path) -> None:
+    """The log as JSON lines, one a step: ``TrainingLog``."""
+    steps: dict[float, dict[str, Any]] = {}
+    for entry in state.log_history:
+        if "loss" in entry:
+            steps[entry["step"]] = {
+                "step": entry["step"],
+                "epoch": round(entry["epoch"], 4),
+                "loss": entry["loss"],
+                "validation_loss": None,
+                "learning_rate": entry["learning_rate"],
+                "grad_norm": entry["grad_norm"],
+                "seconds": entry["seconds"],
+                "tokens": entry["num_input_tokens_seen"],
+            }
+        elif "eval_loss" in entry:
+            steps[entry["step"]]["validation_loss"] = entry["eval_loss"]
+    lines = "".join(json.dumps(step) + "\n" for step in steps.values())
+    file.write_text(lines, encoding="utf-8")
+
+
 def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
     """The base model with the start adapter, or with a fresh one drawn from the seed."""
-    settings = job.settings
+    settings = job.parameters
     if job.start is None:
         set_seed(settings.seed)
         fresh = LoraConfig(
@@ -172,6 +255,8 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             lora_alpha=settings.lora_alpha,
             lora_dropout=settings.lora_dropout,
             target_modules=settings.target_modules,
+            use_rslora=settings.use_rslora,
+            use_dora=settings.use_dora,
             task_type="CAUSAL_LM",
         )
         return get_peft_model(model, fresh)
@@ -183,12 +268,13 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             f"the adapter to go on from was trained for {trained_for}, the base model is {base}; "
             "use the same, or start from the base model"
         )
-    found = (config.r, config.lora_alpha, config.lora_dropout)
-    wanted = (settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
+    names = ("lora_rank", "lora_alpha", "lora_dropout", "use_rslora", "use_dora")
+    found = (config.r, *(getattr(config, name) for name in names[1:]))
+    wanted = tuple(getattr(settings, name) for name in names)
     if found != wanted:
         raise TrainingError(
-            f"the adapter to go on from has lora_rank, lora_alpha and lora_dropout {found}, the "
-            f"settings have {wanted}; use the same, or start from the base model"
+            f"the adapter to go on from has {', '.join(names)} {found}, the parameters have "
+            f"{wanted}; use the same, or start from the base model"
         )
     return continued
 
@@ -207,7 +293,7 @@ def save_adapter(model: PeftModel, job: TrainingJob, folder: Path) -> None:
 
 def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
     """What the adapter in a folder was made from and with, and the hash of its weights."""
-    weights = (folder / "adapter_model.safetensors").read_bytes()
+    weights = (folder / WEIGHTS_FILE).read_bytes()
     return {
         "base_model": {
             "name_or_path": job.base_model.portable_name,
@@ -215,7 +301,7 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
             "load_in_4bit": job.base_model.load_in_4bit,
         },
         "training_data": job.training_data,
-        "settings": dataclasses.asdict(job.settings),
+        "settings": job.settings,
         "started_from_adapter": job.start is not None,
         "dtype": str(compute_dtype()).removeprefix("torch."),
         "device": device().type,
@@ -225,6 +311,20 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
         },
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
+
+
+def energy_meter() -> OfflineEmissionsTracker:
+    """CodeCarbon's estimate for this process: measured where the hardware tells, else by its TDP.
+
+    The country decides the emissions alone, which are left out.
+    """
+    return OfflineEmissionsTracker(
+        country_iso_code="USA",
+        tracking_mode="process",
+        allow_multiple_runs=True,
+        save_to_file=False,
+        log_level="critical",
+    )
 
 
 def peak_memory_mib() -> dict[str, int]:

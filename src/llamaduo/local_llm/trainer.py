@@ -4,31 +4,65 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
 from llamaduo.local_llm.base_model import device
+from llamaduo.local_llm.checkpoints import mark_complete
+from llamaduo.local_llm.rows import IGNORED
 from llamaduo.local_llm.training import TrainingError
 from llamaduo.progress import ProgressDisplay
 
-IGNORED = -100
-"""The label of a token that is not trained on (PyTorch's ``ignore_index``)."""
+CHECKPOINT_AFTER_S = 300
+"""The most that a killed training has to do again, about."""
 
 
-def trainer_class() -> type[SFTTrainer]:
+def trainer_class() -> type[WatchedTrainer]:
     """TRL's trainer; on a CPU the one that leaves the prompts out of the head.
 
     With several processes TRL's own loss also shares the token count between them.
     """
     alone_on_a_cpu = device().type == "cpu" and PartialState().num_processes == 1
-    return AnswerTokenTrainer if alone_on_a_cpu else SFTTrainer
+    return AnswerTokenTrainer if alone_on_a_cpu else WatchedTrainer
 
 
-class AnswerTokenTrainer(SFTTrainer):
+class WatchedTrainer(SFTTrainer):
+    """TRL's trainer, which can say what pairs its last step has seen."""
+
+    def __init__(self, *, train_dataset: Dataset, **arguments: Any) -> None:
+        super().__init__(train_dataset=train_dataset, **arguments)
+        self._rows = train_dataset
+        self._seen: deque[dict[str, torch.Tensor]] = deque(
+            maxlen=self.args.gradient_accumulation_steps
+        )
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **arguments: Any
+    ) -> torch.Tensor:
+        """TRL's, with the batch kept."""
+        self._seen.append(inputs)
+        step: Any = super().training_step
+        loss: torch.Tensor = step(model, inputs, *args, **arguments)
+        return loss
+
+    def last_pairs(self) -> list[str]:
+        """Ids of the pairs of the last step, on this process."""
+        seen = {
+            tuple(ids[mask.bool()].tolist())
+            for batch in self._seen
+            for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        }
+        return [row["id"] for row in self._rows if tuple(row["input_ids"]) in seen]
+
+
+class AnswerTokenTrainer(WatchedTrainer):
     """Computes logits only where a response token is predicted; the loss is TRL's.
 
     Without a GPU kernel TRL puts every token of the prompts through the language model's head
@@ -63,14 +97,28 @@ class AnswerTokenTrainer(SFTTrainer):
 
 
 class TrainingWatch(TrainerCallback):
-    """Keeps the log, shows the progress, and stops the training when its loss runs away."""
+    """Times the steps, shows the progress, and stops a training whose loss runs away.
 
-    def __init__(self, display: ProgressDisplay, vocabulary: int) -> None:
-        self.log: list[dict[str, float]] = []
+    It also brings each checkpoint to the disk, and asks for one where a step takes long.
+    """
+
+    def __init__(self, display: ProgressDisplay, vocabulary: int, trainer: WatchedTrainer) -> None:
         self._display = display
-        self._start = time.perf_counter()
+        self._trainer = trainer
         # Guessing evenly over the whole vocabulary costs half of it.
         self._highest_loss = 2 * math.log(vocabulary)
+        self._start = self._saved = time.perf_counter()
+        self._begun_at = 0
+        self._validation = ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count the seconds on from those of the checkpoint."""
+        self._begun_at = state.global_step
+        seconds = state.log_history[-1]["seconds"] if state.log_history else 0.0
+        self._saved = time.perf_counter()
+        self._start = self._saved - seconds
 
     def on_log(
         self,
@@ -80,25 +128,35 @@ class TrainingWatch(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take up a step's numbers; what the trainer logs after the last step is no step."""
-        if logs is None or "loss" not in logs:
+        """Add the time to the log's last entry, and see that its numbers are sound."""
+        state.log_history[-1]["seconds"] = round(time.perf_counter() - self._start, 2)
+        if logs is None or not {"loss", "eval_loss"} & logs.keys():
             return
-        loss, gradient = logs["loss"], logs["grad_norm"]
+        loss, gradient = logs.get("loss", logs.get("eval_loss", math.nan)), logs.get("grad_norm", 0)
         if not (math.isfinite(loss) and math.isfinite(gradient) and loss < self._highest_loss):
             raise TrainingError(
-                f"training ran away at step {state.global_step} of {state.max_steps}: loss "
-                f"{loss:.4g}, gradient norm {gradient:.4g}; lower learning_rate "
-                f"({args.learning_rate:g}) or raise warmup ({args.warmup_steps:g})"
+                f"training ran away at step {state.global_step} of {state.max_steps}, in the batch "
+                f"of {', '.join(self._trainer.last_pairs())}: loss {loss:.4g}, gradient norm "
+                f"{gradient:.4g}; look at these pairs, lower learning_rate "
+                f"({args.learning_rate:g}), or raise warmup ({args.warmup_steps:g})"
             )
-        self.log.append(
-            {
-                "step": state.global_step,
-                "epoch": round(logs["epoch"], 4),
-                "loss": loss,
-                "learning_rate": logs["learning_rate"],
-                "grad_norm": gradient,
-                "seconds": round(time.perf_counter() - self._start, 2),
-                "tokens": state.num_input_tokens_seen,
-            }
-        )
-        self._display.show(state.global_step, state.max_steps, f"loss {loss:.3f}")
+        if "eval_loss" in logs:
+            self._validation = f", validation {loss:.3f}"
+        else:
+            note = f"loss {loss:.3f}{self._validation}"
+            self._display.show(state.global_step, state.max_steps, note, self._begun_at)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a checkpoint after some minutes without one."""
+        if time.perf_counter() - self._saved > CHECKPOINT_AFTER_S:
+            control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Mark the checkpoint as whole."""
+        self._saved = time.perf_counter()
+        if state.is_world_process_zero:
+            mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,11 +19,23 @@ from typing import Any
 import pandas as pd
 
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.checkpoints import (
+    FINISHED,
+    drop_incomplete,
+    latest_checkpoint,
+    open_checkpoints,
+    step_of,
+)
+from llamaduo.parameters import FineTuningParameters, for_iteration
+
+logger = logging.getLogger(__name__)
 
 JOB_FILE = "job.json"
 PAIRS_FILE = "pairs.jsonl"
 ERROR_FILE = "error.txt"
 ADAPTER_FOLDER = "adapter"
+LOG_FILE = "training_log.jsonl"
+WEIGHTS_FILE = "adapter_model.safetensors"
 
 _KILL_AFTER_S = 10
 
@@ -31,41 +45,46 @@ class TrainingError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How an adapter is trained; names as in PEFT's ``LoraConfig`` and TRL's ``SFTConfig``."""
-
-    learning_rate: float
-    """The highest of the schedule."""
-    epochs: float
-    batch_size: int
-    """Pairs per step and device."""
-    gradient_accumulation_steps: int
-    warmup: float
-    """Share of the steps in which the learning rate rises."""
-    max_length: int
-    """Tokens of prompt and response together; a longer pair is left out and counted."""
-    lora_rank: int
-    lora_alpha: int
-    lora_dropout: float
-    target_modules: str | list[str]
-    seed: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingJob:
     """What the training process is told, besides its pairs."""
 
     base_model: BaseModelSpec
-    settings: TrainingSettings
+    parameters: FineTuningParameters
+    iteration: int
+    """Chooses among the parameters that differ by iteration."""
     start: Path | None
     """The adapter to go on from; None begins a fresh one."""
+    checkpoints: Path
+    """The folder of this training's checkpoints."""
     training_data: dict[str, Any]
     """What the adapter has learned from, for its manifest."""
 
+    @property
+    def learning_rate(self) -> float:
+        """The highest of this training."""
+        return for_iteration(self.parameters.learning_rate, self.iteration)
+
+    @property
+    def epochs(self) -> float:
+        """The passes over the pairs that this training asks for."""
+        return for_iteration(self.parameters.epochs, self.iteration)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The parameters with the values of this iteration."""
+        resolved = {"learning_rate": self.learning_rate, "epochs": self.epochs}
+        return {**self.parameters.model_dump(mode="json"), **resolved}
+
     def write(self, file: Path) -> None:
         """Write the job as JSON."""
-        start = None if self.start is None else str(self.start)
-        job = {**dataclasses.asdict(self), "start": start}
+        job = {
+            "base_model": dataclasses.asdict(self.base_model),
+            "parameters": self.parameters.model_dump(mode="json"),
+            "iteration": self.iteration,
+            "start": None if self.start is None else str(self.start),
+            "checkpoints": str(self.checkpoints),
+            "training_data": self.training_data,
+        }
         file.write_text(json.dumps(job, indent=2), encoding="utf-8")
 
     @classmethod
@@ -74,8 +93,10 @@ class TrainingJob:
         job = json.loads(file.read_text(encoding="utf-8"))
         return cls(
             base_model=BaseModelSpec(**job["base_model"]),
-            settings=TrainingSettings(**job["settings"]),
+            parameters=FineTuningParameters.model_validate(job["parameters"]),
+            iteration=job["iteration"],
             start=None if job["start"] is None else Path(job["start"]),
+            checkpoints=Path(job["checkpoints"]),
             training_data=job["training_data"],
         )
 
@@ -84,39 +105,53 @@ def train(
     base_model: BaseModelSpec,
     pairs: pd.DataFrame,
     start: Path | None,
-    settings: TrainingSettings,
+    checkpoints: Path,
+    parameters: FineTuningParameters,
+    iteration: int,
     training_data: dict[str, Any],
 ) -> Path:
     """Fine-tune an adapter on pairs; equal input gives equal weights on the same machine.
 
+    What was interrupted goes on from its last whole checkpoint, to the same weights.
+
     Args:
         base_model: What the adapter is trained for; relative paths are relative to the working
             directory.
-        pairs: Columns ``prompt``, ``response`` and optionally ``system``; their order is shuffled
-            by the seed.
+        pairs: Columns ``prompt``, ``response`` and optionally ``id``, ``system`` and
+            ``validation`` (True for what is never trained on); their order is shuffled by the seed.
         start: The adapter to go on from; None begins a fresh one.
+        checkpoints: The folder in which each training keeps its checkpoints in one of its own.
         training_data: What it has learned from in all, with that of ``start``; the manifest holds
             it as it is.
 
     Returns:
         The folder ``adapter``, alone in a temporary folder that goes at the latest when this
         process ends, with ``adapter_model.safetensors``, ``adapter_config.json``,
-        ``training_log.jsonl`` (one line a step: ``step, epoch, loss, learning_rate, grad_norm,
-        seconds, tokens``; seconds and tokens since the start) and ``manifest.json``.
+        ``training_log.jsonl`` (``TrainingLog``, a line a step) and ``manifest.json``.
 
     Raises:
         TrainingError: The process has failed; the message carries its last error.
     """
     folder = Path(tempfile.mkdtemp(prefix="llamaduo-training-"))
     try:
-        job = TrainingJob(
-            base_model=base_model, settings=settings, start=start, training_data=training_data
-        )
-        job.write(folder / JOB_FILE)
         _write_pairs(pairs, folder / PAIRS_FILE)
+        job = TrainingJob(
+            base_model=base_model,
+            parameters=parameters,
+            iteration=iteration,
+            start=start,
+            checkpoints=checkpoints,
+            training_data=training_data,
+        )
+        own = open_checkpoints(checkpoints, _digest(job, folder / PAIRS_FILE))
+        drop_incomplete(own)
+        if checkpoint := latest_checkpoint(own):
+            logger.info("training goes on from step %d", step_of(checkpoint))
+        dataclasses.replace(job, checkpoints=own.absolute()).write(folder / JOB_FILE)
         exit_code = _run_to_its_end(folder)
         if exit_code != 0:
             raise TrainingError(_failure(folder, exit_code))
+        (own / FINISHED).touch()
         (folder / JOB_FILE).unlink()
         (folder / PAIRS_FILE).unlink()
     except BaseException:
@@ -126,8 +161,16 @@ def train(
     return folder / ADAPTER_FOLDER
 
 
+def _digest(job: TrainingJob, pairs: Path) -> str:
+    """Of all that decides which weights come out, but the machine and its packages."""
+    start = job.start and hashlib.sha256((job.start / WEIGHTS_FILE).read_bytes()).hexdigest()
+    decisive = [dataclasses.asdict(job.base_model), job.settings, start]
+    content = json.dumps(decisive, sort_keys=True).encode() + pairs.read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _write_pairs(pairs: pd.DataFrame, file: Path) -> None:
-    columns = ["prompt", "response", *(["system"] if "system" in pairs.columns else [])]
+    columns = pairs.columns.intersection(["id", "system", "prompt", "response", "validation"])
     pairs[columns].fillna("").to_json(file, orient="records", lines=True)
 
 

@@ -26,6 +26,20 @@ MEASUREMENT = {
     "judgements_per_response": 1,
     "decoding": {"temperature": 0.7},
 }
+TRAINED = {
+    "rows": 60,
+    "validation": 6,
+    "steps": 45,
+    "best_step": 33,
+    "validation_loss": 0.25,
+    "seconds": 48.0,
+    "tokens": 21000,
+    "energy_wh": 0.321,
+    "tokens_of_pairs": {"min": 60, "median": 90, "p95": 120, "max": 150},
+    "too_long_share": 0.0,
+    "learned_share": 0.36,
+    "preview": [{"masked": "<|im_start|>user", "learned": "yes<|im_end|>"}],
+}
 FAIR = {
     "pairs": {
         "gaps": [],

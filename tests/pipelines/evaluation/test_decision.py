@@ -16,6 +16,7 @@ from tests.pipelines.evaluation.tables import (
     LOOP,
     MEASUREMENT,
     PASSED,
+    TRAINED,
     assessed,
     history,
     pairs,
@@ -162,13 +163,14 @@ def test_a_holdout_that_the_budget_left_unjudged_is_no_refutation():
     assert verdict_on(assessed([95] * 10), confirmation)["reason"] == "budget"
 
 
-def test_the_history_keeps_each_synthesis_report():
+def test_the_history_keeps_each_synthesis_and_what_each_training_took():
     scores, verdict = scored([50] * 20), verdict_on(assessed([50] * 20))
     recorded = None
     for kept in (8, 5):
         report = {**ALL_GOOD, "kept": kept}
         recorded = record_iteration(
-            recorded, pairs(20), report, scores, assessed([50] * 20), PASSED, {}, verdict
+            recorded, pairs(20), report, TRAINED, scores, assessed([50] * 20), PASSED, {}, verdict
         )
 
     assert [entry["synthesis"]["kept"] for entry in recorded] == [8, 5]
+    assert recorded[0]["training"]["energy_wh"] == 0.321

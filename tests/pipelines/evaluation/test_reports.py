@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from pydantic import SecretStr
 
@@ -38,6 +39,7 @@ from tests.pipelines.evaluation.tables import (
     FAIR,
     FAIRNESS,
     LOOP,
+    TRAINED,
     assessed,
     pairs,
     parameters,
@@ -113,6 +115,7 @@ def entry(values, confirmation=None, audit=AUDITED, audited=FAIR, **changes):
     return {
         "training_pairs": 60,
         "synthesis": SYNTHESIS,
+        "training": TRAINED,
         "assessment": assessment,
         "judge_audit": judge_audit,
         "costs": COSTS,
@@ -135,6 +138,7 @@ def pages(
     synthesis=SYNTHESIS,
     audited=FAIR,
     privacy=PRIVACY,
+    trained=TRAINED,
 ):
     history, evaluation = list(entries), parameters()
     baselines = baselines or compared([50] * 40)
@@ -146,10 +150,12 @@ def pages(
         synthesis,
         audited,
         privacy,
+        trained,
         worst() if table is None else table,
         plot,
         plot_categories(history[-1]["assessment"], evaluation),
         diversity,
+        go.Figure(),
         evaluation,
     )
     loop = write_loop_report(
@@ -579,3 +585,21 @@ def test_replaced_details_are_counted_over_all_requests_of_the_judge():
     )
 
     assert report["judge"] == {"detect": ["patterns"], "requests": {"email": 7, "ip": 3}}
+
+
+def test_a_report_shows_what_was_trained_and_what_it_took():
+    iteration, loop = (text_of(page) for page in pages(entry([50] * 40)))
+
+    assert "54 pairs were trained on, 6 validated it" in iteration
+    assert "step 33 of 45, with the lowest loss on these (0.250)" in iteration
+    assert "48 s, 21,000 tokens and about 0.32 Wh" in iteration
+    assert "yes<|im_end|>" in iteration
+    assert "iteration 15445330.2504821,0000.32" in loop
+
+
+def test_a_report_says_where_nothing_was_trained_or_nothing_validated():
+    nothing, _ = pages(entry([50] * 40), trained={**TRAINED, "rows": 0})
+    unvalidated, _ = pages(entry([50] * 40), trained={**TRAINED, "validation": 0})
+
+    assert "the previous adapter was handed on" in nothing
+    assert "60 pairs were trained on in 45 steps; there were too few" in text_of(unvalidated)

@@ -12,7 +12,7 @@ from llamaduo.fairness import FEWEST, Gap, compare_groups, count_seeds, raise_al
 from llamaduo.labels import Labels, each_label, find_labels, read_labels
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.data_synthesis.training_set import UNBALANCED, kept
-from llamaduo.schemas import BalancedPairs
+from llamaduo.schemas import BalancedPairs, seeds_of
 
 COLUMNS = list(BalancedPairs.to_schema().columns)
 FAMILIES = 3
@@ -104,11 +104,6 @@ def describe(
         pd.DataFrame(groups, index=pairs.index, dtype=object),
         seeds_of(pairs),
     )
-
-
-def seeds_of(pairs: pd.DataFrame) -> pd.Series:
-    """What is independent of each other: seeds with all that was written from them."""
-    return pairs["seed_id"].where(pairs["seed_id"] != "", pairs["id"])
 
 
 def compare_labels(pairs: Described, audit_groups: AuditGroups) -> tuple[list[LabelGap], list[str]]:

@@ -23,10 +23,10 @@ from llamaduo.pipelines.data_synthesis.balancing import (
     FAMILIES,
     compare_labels,
     describe,
-    seeds_of,
 )
 from llamaduo.pipelines.data_synthesis.seeding import AIMED
 from llamaduo.pipelines.data_synthesis.training_set import UNBALANCED, kept
+from llamaduo.schemas import seeds_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,17 @@ from llamaduo.pipelines.evaluation.assessment import (
 
 logger = logging.getLogger(__name__)
 
+TRAINING = (
+    "rows",
+    "validation",
+    "steps",
+    "best_step",
+    "validation_loss",
+    "seconds",
+    "tokens",
+    "energy_wh",
+)
+"""Of the training report: what the history of iterations keeps."""
 ENDINGS = ("over_budget", "judge_failed", "regression", "no_new_data", "plateau")
 """Of the assessment: each ends the loop without the target."""
 
@@ -120,6 +131,7 @@ def record_iteration(
     previous_iteration_history: list[dict[str, Any]] | None,
     training_set: pd.DataFrame,
     synthesis_report: dict[str, Any],
+    training_report: dict[str, Any],
     scores: pd.DataFrame,
     assessment: dict[str, Any],
     judge_audit: dict[str, Any],
@@ -130,6 +142,7 @@ def record_iteration(
     entry = {
         "training_pairs": len(training_set),
         "synthesis": synthesis_report,
+        "training": {name: training_report[name] for name in TRAINING},
         "assessment": assessment,
         "judge_audit": judge_audit,
         "costs": costs,

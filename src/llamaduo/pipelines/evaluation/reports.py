@@ -144,10 +144,12 @@ def write_iteration_report(
     synthesis_report: dict[str, Any],
     fairness_audit: dict[str, Any],
     privacy_report: dict[str, Any],
+    training_report: dict[str, Any],
     worst_responses: pd.DataFrame,
     score_plot: go.Figure,
     category_plot: go.Figure,
     diversity_plot: go.Figure,
+    training_curve: go.Figure,
     evaluation: EvaluationParameters,
 ) -> str:
     """One iteration as an HTML page that needs nothing beside itself."""
@@ -160,7 +162,13 @@ def write_iteration_report(
         synthesis_report,
         evaluation,
         kicker="report of one iteration",
-        plots=_embedded(scores=score_plot, categories=category_plot, diversity=diversity_plot),
+        plots=_embedded(
+            scores=score_plot,
+            categories=category_plot,
+            diversity=diversity_plot,
+            training=training_curve,
+        ),
+        training=training_report,
         assessment=latest["assessment"],
         judges=latest["judge_audit"]["judges"],
         fairness_audit=fairness_audit,

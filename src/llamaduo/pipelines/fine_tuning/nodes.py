@@ -8,37 +8,139 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from llamaduo.errors import InputError
 from llamaduo.local_llm.base_model import BaseModelSpec
-from llamaduo.local_llm.training import TrainingSettings, train
-from llamaduo.parameters import FineTuningParameters, IterationParameters, for_iteration
+from llamaduo.local_llm.rows import describe_rows
+from llamaduo.local_llm.training import LOG_FILE, train
+from llamaduo.parameters import FineTuningParameters, IterationParameters
+from llamaduo.schemas import DuePairs, seeds_of
 
 logger = logging.getLogger(__name__)
+
+
+CURVES = {
+    "loss": "loss, and on the validation pairs (dots)",
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_s": "tokens per second",
+}
+LEAST_VALIDATION = 4
+"""Pairs; fewer say nothing, and all are trained on."""
+
+
+def choose_due_pairs(
+    training_set: pd.DataFrame,
+    synthesis_report: dict[str, Any],
+    fine_tuning: FineTuningParameters,
+    iteration: IterationParameters,
+) -> pd.DataFrame:
+    """Choose the pairs that are trained on in this iteration, and those that validate it.
+
+    A training that goes on from the previous adapter takes the new pairs, all coverage pairs and a
+    replay of the earlier synthetic ones, which keeps what was learned from being forgotten at a
+    fraction of its cost. A pair validates in all iterations or in none, with all that was written
+    from the same seed.
+
+    Returns:
+        ``DuePairs``; empty where new pairs were asked for in vain.
+    """
+    if synthesis_report["asked"] and not synthesis_report["kept"]:
+        logger.warning("nothing new to train on: the previous adapter is handed on")
+        return DuePairs.empty()
+    validation = seeds_of(training_set).map(_place) < fine_tuning.validation_share
+    if validation.sum() < LEAST_VALIDATION:
+        logger.warning(
+            "only %d of %d pairs would validate the training: all are trained on, and the last "
+            "step's adapter is taken for the best",
+            validation.sum(),
+            len(training_set),
+        )
+        validation = pd.Series(False, index=training_set.index)
+    due = validation | (training_set["origin"] == "coverage")
+    due |= training_set["iteration"] == iteration.index
+    earlier = training_set[~due]
+    replayed = earlier.sample(
+        frac=1 if fine_tuning.start == "base" else fine_tuning.replay_share,
+        random_state=fine_tuning.seed * 1000 + iteration.index,
+    )
+    chosen = training_set[due | training_set.index.isin(replayed.index)]
+    return chosen.assign(validation=validation).reset_index(drop=True)
+
+
+def _place(seed: str) -> float:
+    """Of a seed, from 0 to below 1: the same for ever."""
+    return int.from_bytes(hashlib.sha256(seed.encode("utf-8")).digest()[:6]) / 2**48
+
+
+def audit_due_pairs(
+    base_model: BaseModelSpec,
+    due_pairs: pd.DataFrame,
+    training_set: pd.DataFrame,
+    synthesis_report: dict[str, Any],
+    fine_tuning: FineTuningParameters,
+) -> dict[str, Any]:
+    """See what the model will read and learn, before the first step.
+
+    Returns:
+        ``describe_rows`` of the pairs; ``validation``, the number of those that are never trained
+        on; ``too_long_share`` of all that might have been trained on, with what was left out for
+        it before; ``training_data`` (``describe_training_data``).
+
+    Raises:
+        InputError: There is nothing to train on, or more than ``max_too_long`` is too long.
+    """
+    rows = describe_rows(base_model, due_pairs, fine_tuning.max_length)
+    left_out = [synthesis_report[name] for name in ("dropped", "coverage_left_out")]
+    lost = rows["too_long"] + sum(counts.get("too_long", 0) for counts in left_out)
+    all_rows = lost + rows["rows"] - rows["too_long"]
+    audit = {
+        **rows,
+        "validation": int(due_pairs["validation"].sum()),
+        "too_long_share": lost / max(1, all_rows),
+        "training_data": describe_training_data(training_set),
+    }
+    if all_rows and (lost == all_rows or audit["too_long_share"] > fine_tuning.max_too_long):
+        raise InputError(
+            f"{lost} of {all_rows} pairs are too long for the model to be trained on, at most "
+            f"{100 * fine_tuning.max_too_long:g} % may be: raise fine_tuning.max_length "
+            f"({fine_tuning.max_length} tokens of prompt and response together) and begin a new "
+            "loop, or go on without them by a larger fine_tuning.max_too_long"
+        )
+    for shown in audit["preview"][:1]:
+        logger.info("only read: %s", shown["masked"])
+        logger.info("learned: %s", shown["learned"])
+    return audit
 
 
 def fine_tune(
     base_model: BaseModelSpec,
     previous_adapter: Path | None,
-    training_set: pd.DataFrame,
-    synthesis_report: dict[str, Any],
+    due_pairs: pd.DataFrame,
+    training_audit: dict[str, Any],
+    checkpoints: Path,
     fine_tuning: FineTuningParameters,
     iteration: IterationParameters,
 ) -> Path:
-    """Train a LoRA adapter on the pairs that are due in this iteration.
+    """Train a LoRA adapter on the pairs that are due.
 
     Returns:
         A folder that the adapter's dataset copies: a temporary one, or the previous adapter where
-        new pairs were asked for in vain.
+        nothing is due.
     """
-    if previous_adapter and synthesis_report["asked"] and not synthesis_report["kept"]:
-        logger.warning("nothing new to train on: the previous adapter is handed on")
+    if due_pairs.empty and previous_adapter:
         return previous_adapter
     start = previous_adapter if fine_tuning.start == "previous" else None
-    pairs = training_set
-    if start is not None:
-        pairs = choose_due_pairs(training_set, fine_tuning, iteration.index)
-    settings = training_settings(fine_tuning, iteration.index)
-    return train(base_model, pairs, start, settings, describe_training_data(training_set))
+    return train(
+        base_model,
+        due_pairs,
+        start,
+        checkpoints,
+        fine_tuning,
+        iteration.index,
+        training_audit["training_data"],
+    )
 
 
 def describe_training_data(training_set: pd.DataFrame) -> dict[str, Any]:
@@ -65,47 +167,36 @@ def _names(column: pd.Series) -> list[str]:
     return sorted(set(column.dropna()) - {""})
 
 
-def training_settings(fine_tuning: FineTuningParameters, iteration: int) -> TrainingSettings:
-    """What the parameters ask for in an iteration."""
-    return TrainingSettings(
-        learning_rate=for_iteration(fine_tuning.learning_rate, iteration),
-        epochs=for_iteration(fine_tuning.epochs, iteration),
-        batch_size=fine_tuning.batch_size,
-        gradient_accumulation_steps=fine_tuning.gradient_accumulation_steps,
-        warmup=fine_tuning.warmup,
-        max_length=fine_tuning.max_length,
-        lora_rank=fine_tuning.lora_rank,
-        lora_alpha=fine_tuning.lora_alpha,
-        lora_dropout=fine_tuning.lora_dropout,
-        target_modules=fine_tuning.target_modules,
-        seed=fine_tuning.seed,
-    )
+def report_training(adapter: Path, training_audit: dict[str, Any]) -> dict[str, Any]:
+    """Tell what was trained, how far, and what it took.
 
-
-def choose_due_pairs(
-    training_set: pd.DataFrame, fine_tuning: FineTuningParameters, iteration: int
-) -> pd.DataFrame:
-    """The new pairs, all coverage pairs, and a replay of the earlier synthetic ones.
-
-    Replay keeps what was learned before from being forgotten, at a fraction of its cost.
+    Returns:
+        The audit; ``steps``, ``best_step`` and ``validation_loss`` of the adapter that was kept;
+        ``seconds`` and ``tokens`` read in this iteration, ``energy_wh`` (CodeCarbon's estimate, of
+        the process that finished it): 0 where the previous adapter was handed on.
     """
-    new = training_set["iteration"] == iteration
-    coverage = training_set["origin"] == "coverage"
-    earlier = training_set[~new & ~coverage]
-    replayed = earlier.sample(
-        frac=fine_tuning.replay_share, random_state=fine_tuning.seed * 1000 + iteration
-    )
-    return pd.concat([training_set[new | coverage], replayed], ignore_index=True)
+    manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
+    fate = {name: manifest[name] for name in ("steps", "best_step", "validation_loss")}
+    trained = training_audit["rows"] > 0
+    cost = {name: manifest[name] if trained else 0 for name in ("seconds", "tokens", "energy_wh")}
+    return {**training_audit, **fate, **cost}
 
 
 def read_training_log(adapter: Path) -> pd.DataFrame:
-    """The trainer's log as a table: ``TrainingLog``, one row per logged step."""
-    return pd.read_json(adapter / "training_log.jsonl", lines=True)
+    """The trainer's log as a table: ``TrainingLog``, one row a step."""
+    log = pd.read_json(adapter / LOG_FILE, lines=True)
+    return log.assign(tokens_per_s=log["tokens"].diff() / log["seconds"].diff())
 
 
 def plot_training_curve(training_log: pd.DataFrame) -> go.Figure:
-    """Loss over steps."""
-    figure = go.Figure(go.Scatter(x=training_log["step"], y=training_log["loss"]))
-    return figure.update_layout(
-        title="Training loss of this iteration", xaxis_title="step", yaxis_title="loss"
+    """Losses, learning rate, gradient norm and speed over the steps."""
+    figure = make_subplots(rows=2, cols=2, subplot_titles=list(CURVES.values()))
+    for place, column in enumerate(CURVES):
+        line = go.Scatter(x=training_log["step"], y=training_log[column], name=CURVES[column])
+        figure.add_trace(line, row=place // 2 + 1, col=place % 2 + 1)
+    looks = training_log.dropna(subset="validation_loss")
+    marks = go.Scatter(
+        x=looks["step"], y=looks["validation_loss"], name="validation loss", mode="lines+markers"
     )
+    figure.add_trace(marks, row=1, col=1)
+    return figure.update_layout(title="Training of this iteration", showlegend=False)

@@ -9,17 +9,42 @@ def create_pipeline() -> Pipeline:
     """The fine_tuning pipeline."""
     steps = [
         Node(
+            nodes.choose_due_pairs,
+            ["training_set", "synthesis_report", "params:fine_tuning", "params:iteration"],
+            "due_pairs",
+            name="choose_due_pairs",
+        ),
+        Node(
+            nodes.audit_due_pairs,
+            [
+                "base_model",
+                "due_pairs",
+                "training_set",
+                "synthesis_report",
+                "params:fine_tuning",
+            ],
+            "training_audit",
+            name="audit_due_pairs",
+        ),
+        Node(
             nodes.fine_tune,
             [
                 "base_model",
                 "previous_adapter",
-                "training_set",
-                "synthesis_report",
+                "due_pairs",
+                "training_audit",
+                "checkpoints",
                 "params:fine_tuning",
                 "params:iteration",
             ],
             "adapter",
             name="fine_tune",
+        ),
+        Node(
+            nodes.report_training,
+            ["adapter", "training_audit"],
+            "training_report",
+            name="report_training",
         ),
         Node(nodes.read_training_log, "adapter", "training_log", name="read_training_log"),
         Node(
