@@ -131,7 +131,7 @@ def test_a_slice_passes_over_what_a_killed_loop_left_half_made(project):
     opened.parent.mkdir(parents=True)
     opened.write_text("{}")
 
-    project.kedro("run", "--env=test", "--nodes=fine_tuning.fine_tune")
+    project.kedro("run", "--env=test", "--pipelines=fine_tuning")
 
     assert project.versions(path) == [whole, "9999-loop-i001"]
     assert len(project.versions("06_models/adapter")) == 1
