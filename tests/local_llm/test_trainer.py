@@ -12,7 +12,7 @@ from trl import SFTTrainer
 
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
 from llamaduo.local_llm.fine_tune import adapted, encode_rows, fine_tune, training_arguments
-from llamaduo.local_llm.trainer import AnswerTokenTrainer, TrainingWatch
+from llamaduo.local_llm.trainer import IGNORED, AnswerTokenTrainer, TrainingWatch
 from llamaduo.local_llm.training import TrainingError, TrainingJob, TrainingSettings
 from llamaduo.progress import ProgressDisplay
 
@@ -39,6 +39,28 @@ def test_the_loss_of_answer_tokens_and_its_gradients_are_those_of_trl(
     for name, gradient in our_gradients.items():
         torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-3, atol=1e-5)
     assert any(gradient.any() for gradient in our_gradients.values())
+
+
+def test_where_the_end_token_pads_the_end_is_learned_and_padding_is_not(
+    job: TrainingJob, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(job.base_model)
+    tokenizer.pad_token = tokenizer.eos_token
+    rows = encode_rows(tokenizer, PAIRS, [tokenizer.eos_token_id])
+    trainer = AnswerTokenTrainer(
+        model=adapted(load_model(job.base_model), job),
+        args=training_arguments(replace(job.settings, batch_size=len(rows)), tmp_path),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+    [batch] = trainer.get_train_dataloader()
+
+    padding = batch["attention_mask"] == 0
+    assert padding.any()
+    assert (batch["input_ids"][padding] == tokenizer.eos_token_id).all()
+    assert (batch["labels"][padding] == IGNORED).all()
+    assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(rows)
 
 
 def test_a_loss_that_is_no_number_stops_the_training_at_its_step(
