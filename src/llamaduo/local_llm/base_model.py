@@ -100,6 +100,8 @@ def load_model(spec: BaseModelSpec) -> PreTrainedModel:
         device_map={"": device()},
         quantization_config=quantization if spec.load_in_4bit else None,
     )
+    if spec.load_in_4bit:
+        _keep_layout_of_4_bit_weights(model)
     return model
 
 
@@ -164,6 +166,19 @@ def _choose_float_kernels() -> None:
     one = torch.ones(1)
     for function in (torch.cos, torch.sin, torch.exp, torch.log, torch.sqrt, torch.tanh, torch.erf):
         function(one)
+
+
+def _keep_layout_of_4_bit_weights(model: PreTrainedModel) -> None:
+    """Have an evaluation leave the weights as training needs them.
+
+    On CPUs with AVX512_BF16 bitsandbytes (0.50.2, ``Linear4bit.forward``) packs them for inference
+    in the first pass in evaluation mode; what is trained after that has wrong gradients.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase) -> ValueError:
