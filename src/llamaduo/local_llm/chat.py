@@ -34,7 +34,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -
     The special tokens in it are the template's; one that a message spells is plain text.
 
     Raises:
-        ValueError: The model's template refuses the conversation.
+        ValueError: The model's template refuses the conversation, or its tokenizer makes a special
+            token of plain text.
     """
     return _encode(tokenizer, _render(tokenizer, messages, add_generation_prompt=True))
 
@@ -72,7 +73,7 @@ def _render(
     """The conversation as text, with a mark around each special token that a message spells.
 
     This and ``_encode`` are the two halves of transformers' ``sanitize_control_tokens``, which does
-    not show the text between them.
+    not show the text between them. The marks are U+F0000 and U+F0001; a message's own are dropped.
     """
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import mark_control_tokens
