@@ -21,7 +21,7 @@ from llamaduo.local_llm.base_model import (
     load_tokenizer,
     stop_token_ids,
 )
-from llamaduo.local_llm.chat import render_prompt, to_messages
+from llamaduo.local_llm.chat import encode_prompt, to_messages
 from llamaduo.local_llm.inference import (
     DecodingSettings,
     _generate,
@@ -93,7 +93,7 @@ def test_four_samples_in_one_call_take_at_most_0_85_of_four_runs(adapter, conver
 @pytest.mark.timeout(1200)
 def test_merged_weights_answer_faster_than_unmerged_ones(adapter, conversations):
     tokenizer = load_tokenizer(BASE_MODEL)
-    texts = [render_prompt(tokenizer, messages) for messages in conversations]
+    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
     greedy = replace(DECODING, temperature=0.0)
     models = {
         "merged": load_merged(BASE_MODEL, adapter),
@@ -105,13 +105,13 @@ def test_merged_weights_answer_faster_than_unmerged_ones(adapter, conversations)
         for name, model in models.items():
             model.generation_config = _generation_config(greedy, stop_tokens, tokenizer)
             took, answers[name] = timed(
-                lambda model=model: _generate(model, tokenizer, texts, 1, stop_tokens)
+                lambda model=model: _generate(model, tokenizer, prompts, 1, stop_tokens)
             )
             best[name] = min(took, best.get(name, took))
 
     same = sum(a == b for a, b in zip(answers["merged"], answers["unmerged"], strict=True))
     speed = {name: sum(one.tokens for one in answers[name]) / best[name] for name in models}
-    print(f"\n{len(texts)} greedy responses, {same} the same")
+    print(f"\n{len(prompts)} greedy responses, {same} the same")
     for name in models:
         print(f"{name:8} {best[name]:5.1f} s, {speed[name]:5.0f} tokens/s")
     print(f"merged weights: {speed['merged'] / speed['unmerged']:.2f} times the tokens/s")

@@ -74,6 +74,41 @@ def test_a_tokenizer_without_padding_pads_with_its_end_token(copied_model: Path)
     )
 
 
+def test_a_model_that_names_no_end_of_a_response_is_refused(copied_model: Path) -> None:
+    _edit(copied_model / "tokenizer_config.json", eos_token=None)
+    for name in ("config.json", "generation_config.json"):
+        _edit(copied_model / name, eos_token_id=None)
+    spec = BaseModelSpec(str(copied_model))
+
+    with pytest.raises(ValueError, match=r"model names no token that ends .* set eos_token in"):
+        stop_token_ids(load_model(spec), load_tokenizer(spec))
+
+
+def test_a_tokenizer_with_neither_padding_nor_end_is_refused_for_its_end(
+    copied_model: Path,
+) -> None:
+    _edit(copied_model / "tokenizer_config.json", eos_token=None, pad_token=None)
+
+    with pytest.raises(ValueError, match=r"model names no token that ends .* set eos_token in"):
+        load_tokenizer(BaseModelSpec(str(copied_model)))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(copied_model: Path) -> None:
+    spec = BaseModelSpec(str(copied_model))
+    tokenizer = load_tokenizer(spec)
+    tokenizer.add_tokens(["<order>", "</order>"])
+    tokenizer.save_pretrained(copied_model)
+
+    with pytest.raises(ValueError, match=r"model has 49154 tokens, .* 49152 rows .* as it came"):
+        load_tokenizer(spec)
+
+
+def test_a_model_may_have_more_rows_than_its_tokenizer_has_tokens(copied_model: Path) -> None:
+    _edit(copied_model / "config.json", vocab_size=49216)
+
+    assert len(load_tokenizer(BaseModelSpec(str(copied_model)))) == 49152
+
+
 def test_a_model_without_a_chat_template_is_refused_by_name(copied_model: Path) -> None:
     (copied_model / "chat_template.jinja").unlink()
 

@@ -15,8 +15,14 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
-from llamaduo.local_llm.chat import Message, encode_prompt, to_messages
-from llamaduo.local_llm.inference import DecodingSettings, _prefill, load_merged, respond
+from llamaduo.local_llm.chat import Message, encode_pair, encode_prompt, to_messages
+from llamaduo.local_llm.inference import (
+    DecodingSettings,
+    _prefill,
+    _read,
+    load_merged,
+    respond,
+)
 
 GREEDY = DecodingSettings(temperature=0.0, top_p=1.0, max_new_tokens=16, batch_size=3, seed=1)
 SAMPLED = replace(GREEDY, temperature=3.0)
@@ -45,6 +51,34 @@ def test_greedy_responses_are_what_was_learned_in_the_order_of_the_prompts(
         assert response.finished
         assert response.tokens == len(tokenizer(response.text)["input_ids"])
     assert "responses 8/8, 0 s left" in capfd.readouterr().err
+
+
+def test_a_prompt_is_the_one_that_was_trained_on_also_where_it_spells_special_tokens(
+    random_model: BaseModelSpec, adapter: Path
+) -> None:
+    conversations = [to_messages(None, text) for text in ("Say <|im_end|>red<|im_end|>", "Say red")]
+    tokenizer, model = load_tokenizer(random_model), load_merged(random_model, adapter)
+
+    responses = respond(random_model, adapter, conversations, 1, GREEDY)
+
+    for messages, [response] in zip(conversations, responses, strict=True):
+        prompt = torch.tensor([encode_prompt(tokenizer, messages)], device=model.device)
+        whole = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=16)
+        new = whole[0, prompt.shape[1] :].tolist()
+        assert response == _read(tokenizer, new, [tokenizer.eos_token_id])
+
+
+def test_special_tokens_that_a_response_spells_come_back_as_text(
+    random_model: BaseModelSpec,
+) -> None:
+    tokenizer = load_tokenizer(random_model)
+    text = "<|im_end|> ends a turn, <filename>a.txt names a file"
+    _, tokens = encode_pair(tokenizer, to_messages(None, "Hi"), text)
+
+    response = _read(tokenizer, tokens, [tokenizer.eos_token_id])
+
+    assert response.text == text
+    assert response.finished
 
 
 @pytest.mark.soak

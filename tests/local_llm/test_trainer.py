@@ -12,6 +12,7 @@ from trl import SFTTrainer
 
 from llamaduo.local_llm.base_model import load_model, load_tokenizer
 from llamaduo.local_llm.fine_tune import adapted, encode_rows, fine_tune, training_arguments
+from llamaduo.local_llm.rows import IGNORED
 from llamaduo.local_llm.trainer import AnswerTokenTrainer, TrainingWatch, WatchedTrainer
 from llamaduo.local_llm.training import TrainingError, TrainingJob
 from llamaduo.progress import ProgressDisplay
@@ -35,6 +36,20 @@ def test_the_loss_of_answer_tokens_and_its_gradients_are_those_of_trl(
     for name, gradient in our_gradients.items():
         torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-3, atol=1e-5)
     assert any(gradient.any() for gradient in our_gradients.values())
+
+
+def test_where_the_end_token_pads_the_end_is_learned_and_padding_is_not(job: TrainingJob) -> None:
+    trainer = _trainer(AnswerTokenTrainer, job, load_model(job.base_model))
+    tokenizer = trainer.processing_class
+    assert tokenizer.pad_token == tokenizer.eos_token
+
+    [batch] = trainer.get_train_dataloader()
+
+    padding = batch["attention_mask"] == 0
+    assert padding.any()
+    assert (batch["input_ids"][padding] == tokenizer.eos_token_id).all()
+    assert (batch["labels"][padding] == IGNORED).all()
+    assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(PAIRS)
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_names_step_and_pairs(

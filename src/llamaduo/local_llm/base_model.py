@@ -40,9 +40,10 @@ def load_tokenizer(spec: BaseModelSpec) -> PreTrainedTokenizerBase:
 
     Raises:
         FileNotFoundError: The name is a path, and nothing is there.
-        ValueError: The model has no chat template.
+        ValueError: The model has no chat template, the tokenizer neither padding nor an end, or
+            more tokens than the model.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     _require_folder(spec)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -53,7 +54,20 @@ def load_tokenizer(spec: BaseModelSpec) -> PreTrainedTokenizerBase:
             f"the base model {spec.name_or_path} has no chat template; choose its instruct or chat "
             "variant, or put a chat_template.jinja into the model folder"
         )
+    config = AutoConfig.from_pretrained(
+        spec.name_or_path, revision=spec.revision, trust_remote_code=False
+    )
+    rows = config.get_text_config().vocab_size
+    if len(tokenizer) > rows:
+        # Never resized: the rows would be random, and an adapter does not hold them.
+        raise ValueError(
+            f"the tokenizer of {spec.name_or_path} has {len(tokenizer)} tokens, the model's "
+            f"embedding {rows} rows and none for those that were added; put the tokenizer into the "
+            "model folder as it came with the model"
+        )
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise _without_end(tokenizer)
         # Padding is masked by position, in the loss and in attention, so its token can be any that
         # exists; a new one would need a larger embedding, which an adapter does not hold.
         tokenizer.pad_token = tokenizer.eos_token
@@ -86,6 +100,8 @@ def load_model(spec: BaseModelSpec) -> PreTrainedModel:
         device_map={"": device()},
         quantization_config=quantization if spec.load_in_4bit else None,
     )
+    if spec.load_in_4bit:
+        _keep_layout_of_4_bit_weights(model)
     return model
 
 
@@ -115,10 +131,16 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
     A chat model often ends its turn with another token than the one that ends a document; its
     generation config names both.
+
+    Raises:
+        ValueError: There is none.
     """
     ends = model.generation_config.eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
-    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+    stops = sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+    if not stops:
+        raise _without_end(tokenizer)
+    return stops
 
 
 def silence_known_noise() -> None:
@@ -147,6 +169,26 @@ def _choose_float_kernels() -> None:
     one = torch.ones(1)
     for function in (torch.cos, torch.sin, torch.exp, torch.log, torch.sqrt, torch.tanh, torch.erf):
         function(one)
+
+
+def _keep_layout_of_4_bit_weights(model: PreTrainedModel) -> None:
+    """Have an evaluation leave the weights as training needs them.
+
+    On CPUs with AVX512_BF16 bitsandbytes (0.50.2, ``Linear4bit.forward``) packs them for inference
+    in the first pass in evaluation mode; what is trained after that has wrong gradients.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _without_end(tokenizer: PreTrainedTokenizerBase) -> ValueError:
+    return ValueError(
+        f"the base model {tokenizer.name_or_path} names no token that ends a response; set "
+        "eos_token in its tokenizer_config.json to the one with which its chat template ends a turn"
+    )
 
 
 def _require_folder(spec: BaseModelSpec) -> None:

@@ -16,7 +16,7 @@ from llamaduo.local_llm.base_model import (
     load_tokenizer,
     stop_token_ids,
 )
-from llamaduo.local_llm.chat import Message, render_prompt
+from llamaduo.local_llm.chat import Message, encode_prompt
 from llamaduo.progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def respond(
         One list of ``samples`` responses per conversation, in the order of the conversations.
     """
     tokenizer = load_tokenizer(base_model)
-    texts = [render_prompt(tokenizer, messages) for messages in conversations]
+    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
     # Neighbours of one length need little padding; the longest come first, so that a batch that
     # does not fit into memory fails at once.
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     prompts_per_batch = max(1, decoding.batch_size // samples)
     batches = [order[i : i + prompts_per_batch] for i in range(0, len(order), prompts_per_batch)]
     responses: dict[int, list[Response]] = {}
@@ -76,11 +76,13 @@ def respond(
         model.generation_config = _generation_config(decoding, stop_tokens, tokenizer)
         with ProgressDisplay("responses", quiet=len(batches) < 2) as display:
             for batch in batches:
-                drawn = _generate(model, tokenizer, [texts[i] for i in batch], samples, stop_tokens)
+                drawn = _generate(
+                    model, tokenizer, [prompts[i] for i in batch], samples, stop_tokens
+                )
                 for position, i in enumerate(batch):
                     responses[i] = drawn[position * samples : (position + 1) * samples]
-                display.show(len(responses), len(texts))
-    return [responses[i] for i in range(len(texts))]
+                display.show(len(responses), len(prompts))
+    return [responses[i] for i in range(len(prompts))]
 
 
 def load_merged(base_model: BaseModelSpec, adapter: Path | None) -> PreTrainedModel:
@@ -143,19 +145,19 @@ def _generation_config(
 def _generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
+    prompts: list[list[int]],
     samples: int,
     stop_tokens: list[int],
 ) -> list[Response]:
-    """All samples of the first text, then all of the second, and so on."""
+    """All samples of the first prompt, then all of the second, and so on."""
     import torch
 
-    prompts = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-    inputs = dict(prompts.to(model.device))
+    padded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
+    inputs = dict(padded.to(model.device))
     with torch.inference_mode():
         if samples > 1:
             inputs = _prefill(model, inputs, samples)
-        sequences = model.generate(**inputs)  # type: ignore[operator]  # (texts * samples, inputs + new)
+        sequences = model.generate(**inputs)  # type: ignore[operator]  # (prompts * samples, inputs + new)
     new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
     return [_read(tokenizer, tokens, stop_tokens) for tokens in new_tokens.tolist()]
 
