@@ -3,6 +3,7 @@
 from llamaduo.datasets.adapter import AdapterDataset
 from llamaduo.datasets.audit_groups import AuditGroupsDataset
 from llamaduo.datasets.base_model import BaseModelDataset
+from llamaduo.datasets.inference import InferenceDataset
 from llamaduo.datasets.json_lines import JSONLinesDataset
 from llamaduo.datasets.judge import JudgeDataset
 from llamaduo.datasets.previous import PreviousDataset
@@ -14,6 +15,7 @@ __all__ = [
     "AdapterDataset",
     "AuditGroupsDataset",
     "BaseModelDataset",
+    "InferenceDataset",
     "JSONLinesDataset",
     "JudgeDataset",
     "PreviousDataset",
