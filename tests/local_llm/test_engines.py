@@ -137,6 +137,15 @@ def test_an_adapter_never_gets_the_answers_of_another(engine, server, adapter, f
     assert not set(map(tuple, first)) & set(map(tuple, second))
 
 
+def test_an_adapter_on_another_base_model_is_asked_anew(engine, server, adapter, tmp_path):
+    server.models.append("quantised")
+    first = texts(engine, adapter)
+
+    second = texts(engine_at(server.base_url, tmp_path, model="quantised"), adapter)
+
+    assert not set(map(tuple, first)) & set(map(tuple, second))
+
+
 def test_a_response_that_did_not_come_ends_the_node_and_the_others_are_kept(
     engine, server, adapter
 ):
@@ -195,7 +204,7 @@ def test_a_check_tells_a_server_that_is_not_there(tmp_path):
     sentence = engine_at("http://127.0.0.1:1/v1", tmp_path).check()
 
     assert sentence.startswith("http://127.0.0.1:1/v1/models: no connection")
-    assert "start the server" in sentence
+    assert "is the server up" in sentence
 
 
 def test_a_check_tells_a_server_of_another_kind_and_never_the_key(tmp_path):

@@ -31,6 +31,7 @@ NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 OK, NOT_FOUND = 200, 404
 DIGITS = 16
 """Of an adapter's digest in its name."""
+HINT = "is the server up, and are base_url and credentials of inference right?"
 
 
 class InferenceError(Exception):
@@ -140,7 +141,7 @@ class EndpointEngine:
                 )
             status, _ = self._call(LOAD, {})
         except InferenceError as error:
-            return f"{error}; start the server, or mend base_url or credentials in the catalog"
+            return str(error)
         if status == NOT_FOUND:
             return (
                 f"{where} loads no adapters at run time (HTTP {status} for {LOAD}); start vLLM "
@@ -155,7 +156,7 @@ class EndpointEngine:
 
     def _load(self, adapter: Path) -> str:
         """Have the adapter loaded, unless it is; its name at the server."""
-        name, folder = name_of(adapter), adapter.resolve()
+        name, folder = name_of(adapter, self.server.model), adapter.resolve()
         if name in self._models():
             return name
         status, text = self._call(LOAD, {"lora_name": name, "lora_path": str(folder)})
@@ -176,7 +177,7 @@ class EndpointEngine:
         except ValidationError:
             raise InferenceError(
                 f"{self.server.base_url}{MODELS} gave no list of models "
-                f"(HTTP {status}: {message_of(text)})"
+                f"(HTTP {status}: {message_of(text)}); {HINT}"
             ) from None
 
     def _call(self, path: str, body: dict[str, str] | None = None) -> tuple[int, str]:
@@ -193,7 +194,7 @@ class EndpointEngine:
         try:
             return asyncio.run(called())
         except FailedAttempt as failed:
-            raise InferenceError(f"{server.base_url}{path}: {failed.detail}") from failed
+            raise InferenceError(f"{server.base_url}{path}: {failed.detail}; {HINT}") from failed
 
 
 class _Model(BaseModel):
@@ -206,17 +207,19 @@ class _ModelList(BaseModel):
     data: list[_Model]
 
 
-def name_of(adapter: Path) -> str:
-    """A name for an adapter at the server, by its content: the journal must know adapters apart."""
-    digest = hashlib.sha256()
+def name_of(adapter: Path, base_model: str) -> str:
+    """An adapter's name at the server, a digest of all that its answers rest on.
+
+    The journal knows by it whose answers it has.
+    """
+    digest = hashlib.sha256(base_model.encode())
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         digest.update(hashlib.sha256((adapter / file).read_bytes()).digest())
     return f"llamaduo-{digest.hexdigest()[:DIGITS]}"
 
 
 def _request(messages: list[Message], sample: int, decoding: DecodingSettings) -> Request:
-    # One seed for all would give all prompts the same luck, and their scores would not be
-    # independent.
+    # One seed for all would give all prompts the same luck; their scores must be independent.
     drawn = json.dumps([decoding.seed, sample, messages])
     seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:4])
     return Request(
