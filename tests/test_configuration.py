@@ -183,6 +183,19 @@ def blocks(kind):
     ]
 
 
+def test_the_documented_inference_endpoint_answers_for_the_local_llm(tmp_path):
+    (block,) = blocks("inference")
+    base = OmegaConf.load(REPOSITORY / "conf/base/catalog_models.yml").inference
+    entry = {**OmegaConf.to_container(base, resolve=False), **block["inference"]}
+    journal = {"filepath": str(tmp_path / "journal.sqlite")}
+    engine = AbstractDataset.from_config("inference", {**entry, "journal": journal}).load()
+
+    with FakeOpenAI(answer=echo, models=[block["inference"]["model"]]) as server:
+        there = replace(engine, server=replace(engine.server, base_url=server.base_url))
+
+        assert there.check() is None
+
+
 @pytest.mark.parametrize("block", blocks("catalog"), ids=lambda block: str(block)[:60])
 def test_each_documented_endpoint_makes_a_service_llm_that_answers(block, tmp_path):
     (entry,) = block.values()

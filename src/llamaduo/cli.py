@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from llamaduo.errors import InputError
 from llamaduo.interruption import InterruptedRun, SafePoint
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
+from llamaduo.local_llm.engines import InferenceError
 from llamaduo.local_llm.training import TrainingError
 from llamaduo.service_llm.failures import ServiceLLMError
 from llamaduo.service_llm.journal import JournalError
@@ -45,6 +46,7 @@ HONEST_MISS = 2
 
 ERRORS_WITH_A_SENTENCE = (
     DatasetError,
+    InferenceError,
     InputError,
     JournalError,
     OSError,

@@ -19,6 +19,7 @@ from llamaduo.errors import InputError
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
 from llamaduo.local_llm.chat import to_messages
+from llamaduo.local_llm.engines import InferenceEngine
 from llamaduo.near_duplicates import Reserved, Tokenizer, plain
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account
@@ -93,7 +94,7 @@ class InputCheck:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Check every free input; each service LLM is asked one cheap question.
+        """Check every free input; each endpoint is asked one cheap question.
 
         Raises:
             InputError: With one sentence per input that cannot be used.
@@ -115,6 +116,9 @@ class InputCheck:
         if not problems:
             account = Account(name=run_params["run_id"])
             problems = _unusable_service_llms(loaded, settings, account)
+            inference: InferenceEngine | None = loaded.get("inference")
+            if inference and (problem := inference.check()):
+                problems.append(f"inference: {problem}")
         if problems:
             raise InputError("\n".join(problems))
 

@@ -4,7 +4,14 @@ import pytest
 from kedro.io import DataCatalog, DatasetError, Version
 from pydantic import ValidationError
 
-from llamaduo.datasets import AdapterDataset, BaseModelDataset, JudgeDataset, ServiceLLMDataset
+from llamaduo.datasets import (
+    AdapterDataset,
+    BaseModelDataset,
+    InferenceDataset,
+    JudgeDataset,
+    ServiceLLMDataset,
+)
+from llamaduo.local_llm.engines import TransformersEngine
 
 PRICE = {"input": 2, "output": 8}
 
@@ -230,3 +237,43 @@ def test_names_cannot_be_found_without_the_extra_and_a_model(tmp_path):
 
     with pytest.raises(DatasetError, match=r"'\.\[pii\]'|spacy download no_such_model"):
         service("stand-in", tmp_path, privacy=privacy).load()
+
+
+def inference(tmp_path, engine="endpoint", **options):
+    return InferenceDataset(
+        engine=engine, journal={"filepath": str(tmp_path / "journal.sqlite")}, **options
+    )
+
+
+def test_this_process_computes_responses_or_a_server_that_is_sent_them_unchanged(tmp_path):
+    there = {"base_url": "http://127.0.0.1:8000/v1", "model": "gpt-5-of-mine"}
+
+    assert isinstance(inference(tmp_path, "transformers").load(), TransformersEngine)
+    server = inference(tmp_path, **there).load().server
+
+    assert server.gate.settings.detect == "off"
+    assert server.accepts.temperature  # whatever the name recalls
+    assert (server.price.input, server.price.output) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "said"),
+    [
+        ("vllm", {}, "engine: vllm with neither"),
+        ("endpoint", {"model": "m"}, "engine: endpoint with model"),
+        ("transformers", {"base_url": "http://me:secret@host/v1"}, "transformers with base_url"),
+    ],
+)
+def test_an_engine_with_what_does_not_go_with_it_is_refused(tmp_path, engine, options, said):
+    with pytest.raises(DatasetError, match=said) as caught:
+        inference(tmp_path, engine, **options)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_elsewhere_needs_a_key_which_is_never_shown(tmp_path):
+    there = {"base_url": "http://gpu.example.com:8000/v1", "model": "m"}
+
+    with pytest.raises(DatasetError, match=r"gpu\.example\.com needs a key"):
+        inference(tmp_path, **there).load()
+    dataset = inference(tmp_path, **there, credentials={"api_key": "sk-42"})
+    assert "sk-42" not in f"{dataset!r} {dataset._describe()} {dataset.load()!r}"

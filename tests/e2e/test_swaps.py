@@ -2,11 +2,12 @@
 
 import json
 import shutil
+import sqlite3
 
 import pandas as pd
 import pytest
 
-from tests.fakes.openai_server import FakeOpenAI
+from tests.fakes.openai_server import FakeOpenAI, completion
 
 
 def only_version(project, path):
@@ -80,3 +81,34 @@ def test_another_endpoint_and_ready_pairs_take_the_stand_ins_place(project):
     assert [json.loads(row)["prompt"] for row in rows[60:]] == [row["prompt"] for row in ready[:2]]
     assert {body["model"] for body in asked} == {"another-model"}
     assert all("You judge" in body["messages"][0]["content"] for body in asked)
+
+
+def test_a_vllm_server_answers_for_the_local_llm_as_the_adapter_of_the_iteration(after_a_loop):
+    project = after_a_loop
+    (loop,) = project.loops()
+
+    def answer(body):
+        return completion(f"{body['model']} has read this", model=body["model"])
+
+    with FakeOpenAI(answer=answer, models=["base-model"]) as server:
+        endpoint = {"engine": "endpoint", "base_url": server.base_url, "model": "base-model"}
+        project.configure("catalog.yml", {"inference": endpoint})
+        project.kedro("run", "--env=test", "--pipelines=evaluation")
+
+    ((name, folder),) = server.adapters.items()
+    assert folder == project.data / f"06_models/adapter/{loop}-i002/adapter"
+    path = "07_model_output/responses.jsonl"
+    (version,) = set(project.versions(path)) - {f"{loop}-i001", f"{loop}-i002"}
+    rows = [json.loads(row) for row in project.load(path, version).decode().splitlines()]
+    assert {row["response"] for row in rows} == {f"{name} has read this"}
+    prompts = (project.folder / "data/01_raw/coverage_test.jsonl").read_text(encoding="utf-8")
+    asked = [body["messages"][-1]["content"] for body in server.asked()]
+    assert {json.loads(row)["prompt"] for row in prompts.splitlines()} < set(asked)
+    measured = project.json("08_reporting/measurement.json", version)["inference"]
+    assert measured == {"engine": "endpoint", "model": "base-model"}
+    connection = sqlite3.connect(project.data / "journal.sqlite")
+    (paid,) = connection.execute(
+        "SELECT COUNT(*) FROM attempts WHERE account = ? AND model = 'stand-in-triage'", (version,)
+    ).fetchone()
+    connection.close()
+    assert project.json("08_reporting/costs.json", version)["requests"] == paid

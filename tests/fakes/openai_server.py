@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from pathlib import Path
 
 from llamaduo.service_llm.client import PREFLIGHT_TOKENS
 from llamaduo.stand_in.completion import complete
@@ -100,6 +101,10 @@ def completion(content, finish="stop", usage=None, model="m", **message) -> dict
     }
 
 
+def mistake(status: int, message: str) -> tuple[int, str]:
+    return status, json.dumps({"error": {"message": message, "code": status}})
+
+
 @dataclass
 class FakeOpenAI:
     """Use as a context manager; ``faults`` are served first, in their order."""
@@ -111,6 +116,14 @@ class FakeOpenAI:
     rewrite: Callable[[str], str] = str
     """Changes the text of each ordinary answer."""
     latency_s: float = 0.0
+    models: list[str] | None = None
+    """Base models, as a vLLM server has them; None serves any model, and loads no adapter."""
+    loads_adapters: bool = True
+    """Whether VLLM_ALLOW_RUNTIME_LORA_UPDATING is set."""
+    sees: Callable[[Path], bool] = Path.is_file
+    """Whether a file of an adapter is on this machine too."""
+    adapters: dict[str, Path] = field(default_factory=dict)
+    """By name: the folder it was loaded from."""
     served: list[Served] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     """Values of the authorization header that were seen."""
@@ -162,10 +175,15 @@ class FakeOpenAI:
             for name, _, value in (line.partition(":") for line in lines)
         }
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        body = json.loads(raw)
+        body = json.loads(raw or b"{}")
         self.keys.add(headers.get("authorization", ""))
         if "/chat/completions" not in first:
-            await self._send(writer, 404, {}, '{"detail": "Not Found"}')
+            status, text = self._about_models(first.split()[1], body)
+            await self._send(writer, status, {}, text)
+            return True
+        if self.models is not None and body["model"] not in {*self.models, *self.adapters}:
+            status, text = mistake(404, f"The model `{body['model']}` does not exist.")
+            await self._send(writer, status, {}, text)
             return True
         fault = (self.faults.popleft() if self.faults else self.script(body)) or Fault()
         entry = Served(body, fault.status, fault.name, time.monotonic())
@@ -179,6 +197,23 @@ class FakeOpenAI:
             await self._send(writer, fault.status, fault.headers, answer, fault.drip_s, fault.keep)
         entry.answered = fault.body is None and fault.keep is None and fault.status == 200
         return fault.keep is None
+
+    def _about_models(self, path: str, body: dict) -> tuple[int, str]:
+        """What vLLM answers to all but completions."""
+        if self.models is not None and path == "/v1/models":
+            served = [{"id": name} for name in (*self.models, *self.adapters)]
+            return 200, json.dumps({"object": "list", "data": served})
+        if self.models is None or path != "/v1/load_lora_adapter" or not self.loads_adapters:
+            return 404, '{"detail": "Not Found"}'
+        if not body:
+            return mistake(400, "2 validation errors: lora_name: Field required")
+        name, folder = body["lora_name"], Path(body["lora_path"])
+        if name in self.adapters:
+            return mistake(400, f"The lora adapter '{name}' has already been loaded.")
+        if not self.sees(folder / "adapter_config.json"):
+            return mistake(404, f"Loading lora {name} failed: No adapter found for {folder}")
+        self.adapters[name] = folder
+        return 200, f"Success: LoRA adapter '{name}' added successfully."
 
     def _text(self, body: dict, fault: Fault, entry: Served) -> str:
         if fault.body is not None:

@@ -4,6 +4,7 @@ from llamaduo.datasets.adapter import AdapterDataset
 from llamaduo.datasets.audit_groups import AuditGroupsDataset
 from llamaduo.datasets.base_model import BaseModelDataset
 from llamaduo.datasets.checkpoints import CheckpointsDataset
+from llamaduo.datasets.inference import InferenceDataset
 from llamaduo.datasets.json_lines import JSONLinesDataset
 from llamaduo.datasets.judge import JudgeDataset
 from llamaduo.datasets.previous import PreviousDataset
@@ -16,6 +17,7 @@ __all__ = [
     "AuditGroupsDataset",
     "BaseModelDataset",
     "CheckpointsDataset",
+    "InferenceDataset",
     "JSONLinesDataset",
     "JudgeDataset",
     "PreviousDataset",

@@ -37,6 +37,8 @@ class Reply:
     """Whether asking again could help."""
     model: str | None = None
     """As the endpoint reported it."""
+    finished: bool = True
+    """False where the answer is as long as it may be, and such answers are taken."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     answered_at: float | None = None
@@ -46,7 +48,7 @@ class Reply:
 
 
 def reply_columns(replies: Sequence[Reply], *, needed: bool = True) -> dict[str, list[Any]]:
-    """Replies as columns: all but ``retry``.
+    """Replies as columns: all but ``retry`` and ``finished``.
 
     Args:
         needed: Whether nothing can go on where not one reply came.
@@ -66,7 +68,7 @@ def reply_columns(replies: Sequence[Reply], *, needed: bool = True) -> dict[str,
             f"{first.detail}. The answers that came are in the journal and are not asked for "
             "again; mend the cause and go on."
         )
-    names = [field.name for field in fields(Reply) if field.name != "retry"]
+    names = [field.name for field in fields(Reply) if field.name not in ("retry", "finished")]
     return {name: [getattr(reply, name) for reply in replies] for name in names}
 
 
@@ -106,6 +108,8 @@ class _Completion(BaseModel):
 MOST_TOKENS = 10**9
 WHOLE = {"", "stop", "eos", "end_turn", "stop_sequence"}
 """``finish_reason`` of a whole answer, as OpenAI and others say it."""
+TAKEN_VERBATIM = {Failure.CUT_OFF, Failure.EMPTY}
+"""No answers of a service LLM, and yet what a model has said."""
 _CUT_SHORT = {
     "length": Failure.CUT_OFF,
     "max_tokens": Failure.CUT_OFF,
@@ -116,8 +120,11 @@ _CUT_SHORT = {
 }
 
 
-def read_reply(raw: str) -> Reply:
+def read_reply(raw: str, *, verbatim: bool = False) -> Reply:
     """Read a chat completion.
+
+    Args:
+        verbatim: What came is the answer, were it empty or cut off.
 
     Raises:
         FailedAttempt: It holds no whole answer.
@@ -133,16 +140,17 @@ def read_reply(raw: str) -> Reply:
         failure = Failure.REFUSED
     elif not failure and not choice.message.text.strip():
         failure = Failure.EMPTY
-    if failure:
+    if failure and not (verbatim and failure in TAKEN_VERBATIM):
         detail = choice.message.refusal or ""
         raise FailedAttempt(failure, detail, RETRY_OF_ANSWER[failure], tokens=tokens)
-    if finish not in WHOLE:
+    if finish not in WHOLE and failure is not Failure.CUT_OFF:
         detail = f"the answer ended for the unknown reason {choice.finish_reason!r}"
         raise FailedAttempt(Failure.UNREADABLE, detail, Retry.ONCE, tokens=tokens)
     prompt_tokens, completion_tokens = tokens or (0, 0)
     return Reply(
         choice.message.text,
         model=completion.model,
+        finished=failure is not Failure.CUT_OFF,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
     )

@@ -64,6 +64,8 @@ class Request:
     response_schema: dict[str, Any] | None = None
     """JSON schema that the answer must follow, with its ``name``; left out where the model takes
     none, so that the prompt must ask for JSON too."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Further parameters, as the endpoint names them."""
     repeat: int = 1
     """Tells apart requests that are equal on purpose, such as M judgements."""
     replaced: Sequence[str] = ()
@@ -80,6 +82,7 @@ class ServiceLLM:
         base_url: Where requests go.
         price: None where it is unknown.
         gate: What every request passes.
+        verbatim: Whether an answer counts as it came, were it empty or cut off.
     """
 
     endpoint: str
@@ -91,6 +94,7 @@ class ServiceLLM:
     limits: Limits = field(default_factory=Limits)
     price: Price | None = None
     gate: PrivacyGate = field(default_factory=PrivacyGate)
+    verbatim: bool = False
 
     def complete_all(
         self, requests: Sequence[Request], what: str, account: Account | None = None
@@ -131,7 +135,7 @@ class ServiceLLM:
         unanswered = dict.fromkeys(places)
         for key, body, answered_at in self.journal.answers(list(places)):
             with suppress(FailedAttempt):  # an earlier version may have been content with it
-                deliver(key, replace(read_reply(body), answered_at=answered_at))
+                deliver(key, replace(self._read(body), answered_at=answered_at))
                 del unanswered[key]
         if unanswered:
             to_send = {key: requests[places[key][0]] for key in unanswered}
@@ -210,11 +214,14 @@ class ServiceLLM:
 
             client = open_client(self.base_url, self.api_key.get_secret_value(), self.limits)
             async with client, JournalWriter(self.journal) as writer:
-                job = Job(client, writer, payer, self.limits, budget, rates, take)
+                job = Job(client, writer, payer, self.limits, budget, rates, self._read, take)
                 signum = await job.run(pending)
         if what != PREFLIGHT:
             tally.say_what_was_odd(self.model)
         return signum
+
+    def _read(self, body: str) -> Reply:
+        return read_reply(body, verbatim=self.verbatim)
 
     def _protected(self, request: Request) -> Request:
         """All messages of a request are one scope."""
@@ -277,4 +284,4 @@ class ServiceLLM:
                 "type": "json_schema",
                 "json_schema": request.response_schema,
             }
-        return body
+        return body | request.extra_body

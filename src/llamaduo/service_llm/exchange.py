@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import aiohttp
 import httpx2
 import openai
 
-from llamaduo.service_llm.answers import Reply, read_reply
+from llamaduo.service_llm.answers import Reply
 from llamaduo.service_llm.endpoints import Limits
 from llamaduo.service_llm.failures import (
     NO_CONNECTION,
@@ -59,31 +60,76 @@ def open_client(base_url: str, key: str, limits: Limits) -> openai.AsyncOpenAI:
     )
 
 
-async def exchange(client: openai.AsyncOpenAI, url: str, body: str, seconds: float) -> Arrived:
-    """Send one request.
+async def exchange(
+    client: openai.AsyncOpenAI,
+    url: str,
+    body: str,
+    seconds: float,
+    read: Callable[[str], Reply],
+) -> Arrived:
+    """Ask for one completion.
 
     Args:
         url: Whole, so that the client need not join it each time.
         body: JSON, as the journal has it.
         seconds: Of the wall clock, until the whole answer must be there.
+        read: What is read of the body of an HTTP 200.
     """
+    sending = client.post(url, content=body.encode(), cast_to=httpx2.Response)
+    try:
+        response, text = await _received(client, sending, seconds)
+    except FailedAttempt as failed:
+        return Arrived(None, None, failed)
+    return Arrived(response.status_code, text, _outcome_of(response, text, read))
+
+
+async def call(
+    client: openai.AsyncOpenAI, path: str, body: dict[str, str] | None, seconds: float
+) -> tuple[int, str]:
+    """Ask for something else than a completion.
+
+    Args:
+        path: Below the client's base URL.
+        body: Of a POST; None is a GET.
+
+    Returns:
+        HTTP status and body.
+
+    Raises:
+        FailedAttempt: No answer came.
+    """
+    sending = (
+        client.get(path, cast_to=httpx2.Response)
+        if body is None
+        else client.post(path, body=body, cast_to=httpx2.Response)
+    )
+    response, text = await _received(client, sending, seconds)
+    return response.status_code, text
+
+
+async def _received(
+    client: openai.AsyncOpenAI, sending: Awaitable[httpx2.Response], seconds: float
+) -> tuple[httpx2.Response, str]:
+    """The response and its body, without the key."""
     try:
         async with asyncio.timeout(seconds):  # the client's own timeout is per read
-            response = await client.post(url, content=body.encode(), cast_to=httpx2.Response)
+            response = await sending
     except openai.APIStatusError as error:
         response = error.response
     except (TimeoutError, openai.APIConnectionError, httpx2.HTTPError) as error:
-        return Arrived(None, None, _without_answer(error, seconds))
+        raise _without_answer(error, seconds) from error
     text = response.content.decode("utf-8", "backslashreplace")
     if client.api_key != NO_KEY:  # some servers repeat it
         text = text.replace(client.api_key, "***")
-    return Arrived(response.status_code, text, _outcome_of(response, text))
+    return response, text
 
 
-def _outcome_of(response: httpx2.Response, text: str) -> Reply | FailedAttempt:
+def _outcome_of(
+    response: httpx2.Response, text: str, read: Callable[[str], Reply]
+) -> Reply | FailedAttempt:
     try:
         if response.is_success:
-            return read_reply(text)
+            return read(text)
         return failed_by_status(response.status_code, response.headers, text)
     except FailedAttempt as failed:
         return failed

@@ -89,7 +89,7 @@ def failed_by_status(status: int, headers: Mapping[str, str], body: str) -> Fail
     """An HTTP error as a failed attempt; what is sent again stands in this module's tables."""
     error = error_of(body)
     code = str(error.get("code") or error.get("type") or "")
-    message = str(error.get("message") or body[:200] or "no message")
+    message = message_of(body)
     if code == "content_filter":  # as Azure says it
         return FailedAttempt(Failure.FILTERED, message, Retry.ONCE, tokens=(0, 0))
     if error.get("param"):
@@ -113,6 +113,11 @@ def retry_of(status: int, code: str) -> Retry:
     if status in PASSING_STATUS or status >= 500:
         return Retry.AGAIN
     return Retry.NEVER
+
+
+def message_of(body: str) -> str:
+    """What an endpoint says of an error."""
+    return str(error_of(body).get("message") or body[:200] or "no message")
 
 
 def error_of(body: str) -> dict[str, Any]:

@@ -84,6 +84,7 @@ class Job:
     """Sends what an iterator gives, at most ``limits.concurrency`` at once.
 
     Args:
+        read: What is read of an answer's body.
         deliver: Called with each request's reply as it comes, in any order.
     """
 
@@ -95,6 +96,7 @@ class Job:
         limits: Limits,
         budget: Budget,
         rates: Rates,
+        read: Callable[[str], Reply],
         deliver: Callable[[bytes, Reply], None],
     ) -> None:
         self._client = client
@@ -103,6 +105,7 @@ class Job:
         self._limits = limits
         self._budget = budget
         self._rates = rates
+        self._read = read
         self._deliver = deliver
         self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self._stopping = asyncio.Event()
@@ -199,7 +202,9 @@ class Job:
                 cost = self._cost(*estimate)
                 body = json.dumps(pending.body, ensure_ascii=False)
                 row = await self._writer.sending(self._sent(pending, body, estimate))
-                arrived = await exchange(self._client, self._url, body, self._time(pending))
+                arrived = await exchange(
+                    self._client, self._url, body, self._time(pending), self._read
+                )
                 cost = self._cost(*(arrived.tokens or estimate))
                 answered_at = await self._writer.received(row, self._received(arrived))
         finally:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.engines import EndpointEngine, TransformersEngine
 from llamaduo.pipelines.evaluation.assessment import per_prompt
 from llamaduo.pipelines.evaluation.audit_cases import WORTHLESS
 from llamaduo.pipelines.evaluation.comparison import (
@@ -97,9 +98,13 @@ def service(name):
     return ServiceLLM("e", "u", name, SecretStr("k"), None)
 
 
-def setup(judge="judge", test=None, prompt="{{ case }}", train=None, **changes):
+def setup(judge="judge", inference=None, test=None, prompt="{{ case }}", train=None, **changes):
     measurement = describe_measurement(
-        Judge((service(judge),)), prompt, pairs(40) if test is None else test, parameters(**changes)
+        Judge((service(judge),)),
+        prompt,
+        inference or TransformersEngine(),
+        pairs(40) if test is None else test,
+        parameters(**changes),
     )
     shown = pairs(5) if train is None else train
     return BaseModelSpec("base"), service("teacher"), measurement, shown
@@ -451,6 +456,7 @@ def test_baselines_of_another_setup_are_left_out():
     assert compared(KNOWN, known(test=pairs(40).assign(response="other")))["rows"] == []
     assert compared(KNOWN, known(test=pairs(40).assign(system="In French.")))["rows"] == []
     assert compared(KNOWN, known(train=pairs(4)))["rows"] == []
+    assert compared(KNOWN, known(inference=EndpointEngine(service("base"))))["rows"] == []
     assert compared(KNOWN, known(judgements_per_response=2))["rows"] == []
     assert compared(KNOWN, known(decoding={"temperature": 1.0}))["rows"] == []
     assert len(compared(KNOWN, known(decoding={"batch_size": 1}))["rows"]) == 1

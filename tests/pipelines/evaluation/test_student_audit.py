@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.engines import TransformersEngine
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.evaluation.counterfactuals import (
     answer_counterfactuals,
@@ -155,9 +156,10 @@ def test_groups_without_names_and_rewritings_leave_nothing_to_ask():
 def test_counterfactuals_are_answered_once_and_greedily(random_model):
     rows = chosen(pairs(2), sample=2)
     drawn = parameters(responses_per_prompt=2, decoding={"temperature": 1.5, "max_new_tokens": 4})
+    here = TransformersEngine()
 
     one, other = (
-        Responses.validate(answer_counterfactuals(random_model, None, rows, drawn))
+        Responses.validate(answer_counterfactuals(here, random_model, None, rows, drawn))
         for _ in range(2)
     )
 
@@ -168,7 +170,10 @@ def test_counterfactuals_are_answered_once_and_greedily(random_model):
 def test_no_model_is_loaded_before_the_last_iteration():
     nowhere = BaseModelSpec("no such folder")
 
-    assert answer_counterfactuals(nowhere, None, Counterfactuals.empty(), parameters()).empty
+    nothing = Counterfactuals.empty()
+    answers = answer_counterfactuals(TransformersEngine(), nowhere, None, nothing, parameters())
+
+    assert answers.empty
 
 
 def test_a_bias_of_the_local_llm_is_found_at_its_strength():

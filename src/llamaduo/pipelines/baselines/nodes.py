@@ -8,6 +8,7 @@ import pandas as pd
 
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import to_messages
+from llamaduo.local_llm.engines import InferenceEngine
 from llamaduo.parameters import BaselineParameters, EvaluationParameters, IterationParameters
 from llamaduo.pipelines.evaluation.answering import answer_conversations, answer_prompts
 from llamaduo.pipelines.evaluation.assessment import per_prompt, summarise_scores
@@ -58,13 +59,17 @@ def most_frequent_response(responses: list[str]) -> str:
 
 
 def answer_zero_shot(
-    base_model: BaseModelSpec, coverage_test: pd.DataFrame, evaluation: EvaluationParameters
+    inference: InferenceEngine,
+    base_model: BaseModelSpec,
+    coverage_test: pd.DataFrame,
+    evaluation: EvaluationParameters,
 ) -> pd.DataFrame:
     """Let the untouched base model answer: ``Responses``."""
-    return answer_prompts(base_model, None, coverage_test, evaluation)
+    return answer_prompts(inference, base_model, None, coverage_test, evaluation)
 
 
 def answer_few_shot(
+    inference: InferenceEngine,
     base_model: BaseModelSpec,
     coverage_train: pd.DataFrame,
     coverage_test: pd.DataFrame,
@@ -87,7 +92,7 @@ def answer_few_shot(
         *system, prompt = to_messages(row["system"], row["prompt"])
         conversations.append([*system, *shots, prompt])
     return answer_conversations(
-        base_model, None, list(coverage_test["id"]), conversations, evaluation
+        inference, base_model, None, list(coverage_test["id"]), conversations, evaluation
     )
 
 
@@ -181,6 +186,7 @@ def describe_baselines(
     service_llm: ServiceLLM,
     judge: Judge,
     judge_prompt: str,
+    inference: InferenceEngine,
     coverage_train: pd.DataFrame,
     coverage_test: pd.DataFrame,
     evaluation: EvaluationParameters,
@@ -190,6 +196,6 @@ def describe_baselines(
     Returns:
         ``setup`` and ``rows``.
     """
-    measurement = describe_measurement(judge, judge_prompt, coverage_test, evaluation)
+    measurement = describe_measurement(judge, judge_prompt, inference, coverage_test, evaluation)
     setup = describe_setup(base_model, service_llm, measurement, coverage_train)
     return {"setup": setup, "rows": baseline_scores}

@@ -16,13 +16,14 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             nodes.answer_zero_shot,
-            ["base_model", "coverage_test", "params:evaluation"],
+            ["inference", "base_model", "coverage_test", "params:evaluation"],
             "zero_shot_responses",
             name="answer_zero_shot",
         ),
         Node(
             nodes.answer_few_shot,
             [
+                "inference",
                 "base_model",
                 "coverage_train",
                 "coverage_test",
@@ -71,6 +72,7 @@ def create_pipeline() -> Pipeline:
                 "service_llm",
                 "judge",
                 "judge_prompt",
+                "inference",
                 "coverage_train",
                 "coverage_test",
                 "params:evaluation",

@@ -7,7 +7,8 @@ import pandas as pd
 
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import to_messages
-from llamaduo.local_llm.inference import DecodingSettings, respond
+from llamaduo.local_llm.engines import InferenceEngine
+from llamaduo.local_llm.inference import DecodingSettings
 from llamaduo.parameters import EvaluationParameters
 from llamaduo.schemas import Responses
 
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def answer_prompts(
+    inference: InferenceEngine,
     base_model: BaseModelSpec,
     adapter: Path | None,
     pairs: pd.DataFrame,
@@ -30,10 +32,13 @@ def answer_prompts(
         ``Responses``, K rows per prompt.
     """
     conversations = [to_messages(row["system"], row["prompt"]) for row in pairs.to_dict("records")]
-    return answer_conversations(base_model, adapter, list(pairs["id"]), conversations, evaluation)
+    return answer_conversations(
+        inference, base_model, adapter, list(pairs["id"]), conversations, evaluation
+    )
 
 
 def answer_conversations(
+    inference: InferenceEngine,
     base_model: BaseModelSpec,
     adapter: Path | None,
     ids: list[str],
@@ -45,7 +50,7 @@ def answer_conversations(
         return Responses.empty()
     samples = evaluation.responses_per_prompt
     decoding = DecodingSettings(**evaluation.decoding.model_dump())
-    answered = respond(base_model, adapter, conversations, samples, decoding)
+    answered = inference.respond(base_model, adapter, conversations, samples, decoding)
     unfinished = sum(not response.finished for responses in answered for response in responses)
     if unfinished:
         logger.warning(

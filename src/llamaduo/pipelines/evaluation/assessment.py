@@ -117,7 +117,7 @@ def comparable_history(
         if entry["assessment"]["measured"] != measurement:
             logger.warning(
                 "iteration %d and those before it were measured with another judge, judge prompt, "
-                "test set or decoding, so that they are not compared with this one",
+                "test set, engine or decoding, so that they are not compared with this one",
                 entry["assessment"]["iteration"],
             )
             break

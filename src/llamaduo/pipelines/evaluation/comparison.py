@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.engines import InferenceEngine
 from llamaduo.parameters import EvaluationParameters
 from llamaduo.pipelines.evaluation.judging import SCORES, prompt_version
 from llamaduo.pipelines.evaluation.statistics import bootstrap_interval, rounded
@@ -17,7 +18,11 @@ SERVICE_LLM = "service LLM itself"
 
 
 def describe_measurement(
-    judge: Judge, judge_prompt: str, coverage_test: pd.DataFrame, evaluation: EvaluationParameters
+    judge: Judge,
+    judge_prompt: str,
+    inference: InferenceEngine,
+    coverage_test: pd.DataFrame,
+    evaluation: EvaluationParameters,
 ) -> dict[str, Any]:
     """What scores rest on; those that rest on something else do not compare.
 
@@ -29,6 +34,7 @@ def describe_measurement(
         "judge_temperature": evaluation.judge_temperature,
         "responses_per_prompt": evaluation.responses_per_prompt,
         "judgements_per_response": evaluation.judgements_per_response,
+        "inference": inference.describe(),
         "decoding": evaluation.decoding.model_dump(exclude={"batch_size", "seed"}),
         "prompts": len(coverage_test),
         "test_sha256": _digest(coverage_test),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from llamaduo.audit_groups import AuditGroups, NameGroup, swap_word
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.engines import InferenceEngine
 from llamaduo.parameters import EvaluationParameters, FairnessParameters, LoopParameters
 from llamaduo.pipelines.evaluation.answering import answer_prompts
 from llamaduo.pipelines.evaluation.decision import is_last
@@ -58,6 +59,7 @@ def choose_counterfactuals(
 
 
 def answer_counterfactuals(
+    inference: InferenceEngine,
     base_model: BaseModelSpec,
     adapter: Path,
     counterfactuals: pd.DataFrame,
@@ -70,7 +72,7 @@ def answer_counterfactuals(
     """
     greedy = evaluation.decoding.model_copy(update={"temperature": 0.0})
     once = evaluation.model_copy(update={"responses_per_prompt": 1, "decoding": greedy})
-    return answer_prompts(base_model, adapter, counterfactuals, once)
+    return answer_prompts(inference, base_model, adapter, counterfactuals, once)
 
 
 def _variants(

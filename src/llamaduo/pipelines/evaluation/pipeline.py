@@ -43,7 +43,7 @@ def _scoring(pairs: str, prefix: str) -> list[Node]:
     return [
         Node(
             answering.answer_prompts,
-            ["base_model", "adapter", pairs, "params:evaluation"],
+            ["inference", "base_model", "adapter", pairs, "params:evaluation"],
             f"{prefix}responses",
             name=f"answer_{prefix}prompts",
         ),
@@ -80,7 +80,7 @@ def _auditing() -> list[Node]:
     return [
         Node(
             comparison.describe_measurement,
-            ["judge", "judge_prompt", "coverage_test", "params:evaluation"],
+            ["judge", "judge_prompt", "inference", "coverage_test", "params:evaluation"],
             "measurement",
             name="describe_measurement",
         ),
@@ -146,7 +146,7 @@ def _auditing_fairness() -> list[Node]:
         ),
         Node(
             counterfactuals.answer_counterfactuals,
-            ["base_model", "adapter", "counterfactuals", "params:evaluation"],
+            ["inference", "base_model", "adapter", "counterfactuals", "params:evaluation"],
             "counterfactual_responses",
             name="answer_counterfactuals",
         ),
