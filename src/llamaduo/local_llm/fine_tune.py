@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import resource
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from codecarbon import OfflineEmissionsTracker
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -26,11 +28,14 @@ from transformers import (
     TrainerState,
     set_seed,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import SFTConfig
 
 from llamaduo.local_llm.base_model import (
     compute_dtype,
     device,
+    is_shared,
+    load_generation_config,
     load_model,
     load_tokenizer,
     stop_token_ids,
@@ -43,6 +48,7 @@ from llamaduo.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
 
+CONFIG_FILE = "adapter_config.json"
 MOST_KEPT = 2
 """Checkpoints besides the best one: the last, and the one that is being written."""
 
@@ -59,18 +65,20 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     """
     started = time.perf_counter()
     tokenizer = load_tokenizer(job.base_model)
-    base = load_model(job.base_model)
-    rows = encode_rows(tokenizer, pairs, stop_token_ids(base, tokenizer))
+    generation = load_generation_config(job.base_model)
+    rows = encode_rows(tokenizer, pairs, stop_token_ids(generation, tokenizer))
     kept = short_enough(rows, job.parameters.max_length)
     validation = [row for row in kept if row["validation"]]
     training = [row for row in kept if not row["validation"]]
     if not training:
         raise TrainingError("there are no pairs to train on")
-    steps = step_budget(job, len(training), PartialState().num_processes)
-    model = adapted(base, job)
+    steps = step_budget(job, len(training), job.processes)
+    # Before the model: they connect the processes, which may share its weights.
+    arguments = training_arguments(job, steps, has_validation=bool(validation))
+    model = adapted(load_model(job.base_model), job)
     trainer = trainer_class()(
         model=model,
-        args=training_arguments(job, steps, has_validation=bool(validation)),
+        args=arguments,
         train_dataset=Dataset.from_list(training),
         eval_dataset=Dataset.from_list(validation) if validation else None,
         processing_class=tokenizer,
@@ -78,11 +86,14 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     trainer.remove_callback(PrinterCallback)  # would print a dict a step
     if validation:
         trainer.add_callback(EarlyStoppingCallback(job.parameters.patience))
-    with ProgressDisplay("training") as display, energy_meter() as meter:
+    first = PartialState().is_main_process
+    with ProgressDisplay("training", quiet=not first) as display, energy_meter() as meter:
         trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
         run(trainer, model, latest_checkpoint(job.checkpoints))
-    if trainer.is_world_process_zero():
-        save_adapter(model, job, adapter_folder)
+    used = resources(meter)
+    if first:
+        gathered = written_by(trainer.state, job) if is_shared() else None
+        save_adapter(model, job, adapter_folder, gathered)
         write_log(trainer.state, adapter_folder / LOG_FILE)
         manifest = {
             **describe(job, adapter_folder),
@@ -94,8 +105,8 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
             "validation_loss": trainer.state.best_metric,
             "tokens": trainer.state.num_input_tokens_seen,
             "seconds": round(time.perf_counter() - started, 1),
-            "energy_wh": round(1000 * meter.final_emissions_data.energy_consumed, 3),
-            "peak_memory_mib": peak_memory_mib(),
+            "processes": job.processes,
+            **used,
         }
         (adapter_folder / "manifest.json").write_text(
             json.dumps(manifest, indent=2), encoding="utf-8"
@@ -113,7 +124,8 @@ def run(trainer: WatchedTrainer, model: PeftModel, checkpoint: Path | None) -> N
         return
     # Resumed, the trainer would take another step before it looks whether there is one to take.
     trainer.state = state
-    model.load_adapter(state.best_model_checkpoint or str(checkpoint), "default")
+    if not is_shared():
+        model.load_adapter(state.best_model_checkpoint or str(checkpoint), "default")
 
 
 def has_ended(state: TrainerState) -> bool:
@@ -203,6 +215,8 @@ def training_arguments(job: TrainingJob, steps: int, *, has_validation: bool) ->
         bf16=compute_dtype() is torch.bfloat16,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
+        ddp_backend="gloo" if job.processes > 1 and not on_gpu else None,
+        ddp_find_unused_parameters=False,  # an adapter's are all used
         # Trades time for memory, which is scarce on a GPU only.
         activation_checkpointing=on_gpu,
         gradient_checkpointing=None,  # type: ignore[arg-type]  # the old name, on in TRL
@@ -248,6 +262,9 @@ def write_log(state: TrainerState, file: Path) -> None:
 def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
     """The base model with the start adapter, or with a fresh one drawn from the seed."""
     settings = job.parameters
+    # Beside bfloat16 weights ZeRO-3 cannot gather them
+    # (https://github.com/deepspeedai/DeepSpeed/issues/8072).
+    in_float32 = job.base_model.load_in_4bit or not is_deepspeed_zero3_enabled()
     if job.start is None:
         set_seed(settings.seed)
         fresh = LoraConfig(
@@ -259,8 +276,10 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             use_dora=settings.use_dora,
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(model, fresh)
-    continued = PeftModel.from_pretrained(model, str(job.start), is_trainable=True)
+        return get_peft_model(model, fresh, autocast_adapter_dtype=in_float32)
+    continued = PeftModel.from_pretrained(
+        model, str(job.start), is_trainable=True, autocast_adapter_dtype=in_float32
+    )
     config = cast(LoraConfig, continued.peft_config["default"])
     trained_for, base = config.base_model_name_or_path, job.base_model.portable_name
     if trained_for != base:
@@ -279,11 +298,28 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
     return continued
 
 
-def save_adapter(model: PeftModel, job: TrainingJob, folder: Path) -> None:
-    """Write the weights and a config that reads the same wherever and whenever it is written."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink()  # PEFT's empty model card, with this machine's paths
-    file = folder / "adapter_config.json"
+def written_by(state: TrainerState, job: TrainingJob) -> Path:
+    """The checkpoint of the adapter that a training has come to."""
+    last = job.checkpoints / f"checkpoint-{state.global_step}"
+    return Path(state.best_model_checkpoint or last)
+
+
+def save_adapter(
+    model: PeftModel, job: TrainingJob, folder: Path, checkpoint: Path | None = None
+) -> None:
+    """Write the weights and a config that reads the same wherever and whenever it is written.
+
+    Args:
+        checkpoint: Where the trainer has gathered the weights of which this process has a part.
+    """
+    if checkpoint is None:
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink()  # PEFT's empty model card, with this machine's paths
+    else:
+        folder.mkdir()
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            shutil.copyfile(checkpoint / name, folder / name)
+    file = folder / CONFIG_FILE
     config = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = job.base_model.portable_name
     if isinstance(config["target_modules"], list):
@@ -316,7 +352,7 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
 def energy_meter() -> OfflineEmissionsTracker:
     """CodeCarbon's estimate for this process: measured where the hardware tells, else by its TDP.
 
-    The country decides the emissions alone, which are left out.
+    It counts all GPUs of the machine. The country decides the emissions alone, which are left out.
     """
     return OfflineEmissionsTracker(
         country_iso_code="USA",
@@ -325,6 +361,25 @@ def energy_meter() -> OfflineEmissionsTracker:
         save_to_file=False,
         log_level="critical",
     )
+
+
+def resources(meter: OfflineEmissionsTracker) -> dict[str, Any]:
+    """What all processes have used together: ``energy_wh``, and ``peak_memory_mib`` by its kind.
+
+    The GPU memory is the most of one of them.
+    """
+    spent = meter.final_emissions_data
+    each: list[dict[str, Any]] = gather_object(
+        [{"kwh": spent.cpu_energy + spent.ram_energy, **peak_memory_mib()}]
+    )
+    kwh = sum(process["kwh"] for process in each) + spent.gpu_energy
+    return {
+        "energy_wh": round(1000 * kwh, 3),
+        "peak_memory_mib": {
+            "main": sum(process["main"] for process in each),
+            "gpu": max(process["gpu"] for process in each),
+        },
+    }
 
 
 def peak_memory_mib() -> dict[str, int]:
