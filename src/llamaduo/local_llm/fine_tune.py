@@ -91,6 +91,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
         run(trainer, model, latest_checkpoint(job.checkpoints))
     used = resources(meter)
+    PartialState().destroy_process_group()  # its threads would abort a process that ends
     if first:
         gathered = written_by(trainer.state, job) if is_shared() else None
         save_adapter(model, job, adapter_folder, gathered)

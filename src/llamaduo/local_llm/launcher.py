@@ -6,6 +6,7 @@ import logging
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from llamaduo.local_llm.training import (
 )
 
 TRAINING = "llamaduo.local_llm.sft"
+ECHOES = {signal.SIGTERM, signal.SIGABRT}
+"""How a process may end because another has failed."""
 
 
 def main(folder: Path) -> None:
@@ -33,7 +36,9 @@ def main(folder: Path) -> None:
     logging.disable()  # the launchers tell of each process that they end
     job = TrainingJob.read(folder / JOB_FILE)
     try:
-        launch(job, folder)
+        # torchrun leaves a folder behind.
+        with tempfile.TemporaryDirectory(dir=folder) as tempfile.tempdir:
+            launch(job, folder)
     except SignalException as error:  # its processes have ended
         signal.signal(error.sigval, signal.SIG_DFL)
         signal.raise_signal(error.sigval)
@@ -62,14 +67,16 @@ def leave_one_error(job: TrainingJob, folder: Path, exit_codes: dict[int, int]) 
     Args:
         exit_codes: Of the processes that did not end well, by rank; negative is a signal.
     """
-    # SIGTERM is how the others are ended when one has failed.
-    killed = [n for n, code in exit_codes.items() if code < 0 and code != -signal.SIGTERM]
+    error_file = folder / ERROR_FILE
+    signals = {rank: -code for rank, code in exit_codes.items() if code < 0}
+    killed = [rank for rank, number in signals.items() if number not in ECHOES]
+    if signals and not (killed or error_file.exists()):
+        killed = list(signals)
     if killed:
         name = f"rank {killed[0]} of the {job.processes} training processes"
-        reason = ended_by_signal(name, -exit_codes[killed[0]], job.checkpoints)
-        (folder / ERROR_FILE).write_text(reason, encoding="utf-8")
-    elif (folder / TRACE_FILE).exists():
-        sys.stderr.write((folder / TRACE_FILE).read_text(encoding="utf-8"))
+        reason = ended_by_signal(name, signals[killed[0]], job.checkpoints)
+        error_file.write_text(reason, encoding="utf-8")
+        (folder / TRACE_FILE).unlink(missing_ok=True)
     sys.exit(1)
 
 

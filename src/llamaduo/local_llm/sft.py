@@ -75,13 +75,11 @@ def _leave_the_first_error(folder: Path) -> None:
         with suppress(FileExistsError), (folder / ERROR_FILE).open("x", encoding="utf-8") as file:
             if issubclass(kind, TrainingError):
                 file.write(str(error))
-                return
-            file.write(f"{kind.__name__}: {error}")
-            if "WORLD_SIZE" in os.environ:  # whether this is the cause, the launcher knows
+            else:
+                file.write(f"{kind.__name__}: {error}")
                 lines = traceback.format_exception(kind, error, trace)
                 (folder / TRACE_FILE).write_text("".join(lines), encoding="utf-8")
-            else:
-                sys.__excepthook__(kind, error, trace)
+        os._exit(1)  # other threads may wait for processes that have ended
 
     sys.excepthook = write
 

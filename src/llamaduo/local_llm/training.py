@@ -239,6 +239,8 @@ def _failure(folder: Path, exit_code: int, job: TrainingJob) -> str:
     error_file = folder / ERROR_FILE
     if not error_file.exists():
         return f"the training process ended with exit code {exit_code}; its output is above"
+    if (folder / TRACE_FILE).exists():
+        sys.stderr.write((folder / TRACE_FILE).read_text(encoding="utf-8"))
     reason = error_file.read_text(encoding="utf-8")
     if job.processes > 1:
         return reason
