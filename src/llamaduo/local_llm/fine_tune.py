@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from accelerate import PartialState
-from codecarbon import OfflineEmissionsTracker
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
@@ -36,6 +35,7 @@ from llamaduo.local_llm.base_model import (
     stop_token_ids,
 )
 from llamaduo.local_llm.checkpoints import latest_checkpoint
+from llamaduo.local_llm.energy import EnergyMeter
 from llamaduo.local_llm.rows import encode_row
 from llamaduo.local_llm.trainer import TrainingWatch, WatchedTrainer, trainer_class
 from llamaduo.local_llm.training import LOG_FILE, WEIGHTS_FILE, TrainingError, TrainingJob
@@ -57,7 +57,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         TrainingError: Nothing to train on, an adapter that does not fit the settings, or a loss
             that runs away.
     """
-    started = time.perf_counter()
+    started, meter = time.perf_counter(), EnergyMeter()
     tokenizer = load_tokenizer(job.base_model)
     base = load_model(job.base_model)
     rows = encode_rows(tokenizer, pairs, stop_token_ids(base, tokenizer))
@@ -78,7 +78,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     trainer.remove_callback(PrinterCallback)  # would print a dict a step
     if validation:
         trainer.add_callback(EarlyStoppingCallback(job.parameters.patience))
-    with ProgressDisplay("training") as display, energy_meter() as meter:
+    with ProgressDisplay("training") as display:
         trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
         run(trainer, model, latest_checkpoint(job.checkpoints))
     if trainer.is_world_process_zero():
@@ -94,7 +94,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
             "validation_loss": trainer.state.best_metric,
             "tokens": trainer.state.num_input_tokens_seen,
             "seconds": round(time.perf_counter() - started, 1),
-            "energy_wh": round(1000 * meter.final_emissions_data.energy_consumed, 3),
+            "energy_wh": round(meter.watt_hours(), 3),
             "peak_memory_mib": peak_memory_mib(),
         }
         (adapter_folder / "manifest.json").write_text(
@@ -311,20 +311,6 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
         },
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
-
-
-def energy_meter() -> OfflineEmissionsTracker:
-    """CodeCarbon's estimate for this process: measured where the hardware tells, else by its TDP.
-
-    The country decides the emissions alone, which are left out.
-    """
-    return OfflineEmissionsTracker(
-        country_iso_code="USA",
-        tracking_mode="process",
-        allow_multiple_runs=True,
-        save_to_file=False,
-        log_level="critical",
-    )
 
 
 def peak_memory_mib() -> dict[str, int]:

@@ -184,8 +184,8 @@ def report_training(adapter: Path, training_audit: dict[str, Any]) -> dict[str, 
 
     Returns:
         The audit; ``steps``, ``best_step`` and ``validation_loss`` of the adapter that was kept;
-        ``seconds`` and ``tokens`` read in this iteration, ``energy_wh`` (CodeCarbon's estimate, of
-        the process that finished it): 0 where the previous adapter was handed on.
+        ``seconds`` and ``tokens`` read in this iteration, ``energy_wh`` (an estimate, of the
+        process that finished it): 0 where the previous adapter was handed on.
     """
     manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
     fate = {name: manifest[name] for name in ("steps", "best_step", "validation_loss")}
