@@ -86,6 +86,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         write_log(trainer.state, adapter_folder / LOG_FILE)
         manifest = {
             **describe(job, adapter_folder),
+            "vocabulary": base.config.get_text_config().vocab_size,
             "rows": len(training),
             "rows_validation": len(validation),
             "rows_too_long": len(rows) - len(kept),

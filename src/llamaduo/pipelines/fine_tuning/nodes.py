@@ -16,6 +16,7 @@ from llamaduo.local_llm.rows import describe_rows
 from llamaduo.local_llm.training import LOG_FILE, train
 from llamaduo.parameters import FineTuningParameters, IterationParameters
 from llamaduo.schemas import DuePairs, seeds_of
+from llamaduo.service_llm.privacy import PrivacyGate
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ CURVES = {
     "grad_norm": "gradient norm",
     "tokens_per_s": "tokens per second",
 }
+MOST_LOGGED = 400
+"""Characters of a text, the last ones: what counts is how it ends."""
 LEAST_VALIDATION = 4
 """Pairs; fewer say nothing, and all are trained on."""
 
@@ -109,6 +112,7 @@ def audit_due_pairs(
     all_rows = lost + rows["rows"] - rows["too_long"]
     audit = {
         **rows,
+        "preview": [_without_details(row) for row in rows["preview"]],
         "validation": int(due_pairs["validation"].sum()),
         "too_long_share": lost / max(1, all_rows),
         "training_data": describe_training_data(training_set),
@@ -121,9 +125,14 @@ def audit_due_pairs(
             "loop, or go on without them by a larger fine_tuning.max_too_long"
         )
     for shown in audit["preview"][:1]:
-        logger.info("only read: %s", shown["masked"])
-        logger.info("learned: %s", shown["learned"])
+        logger.info("the first pair is read: %r", shown["masked"][-MOST_LOGGED:])
+        logger.info("and this is learned of it: %r", shown["learned"][-MOST_LOGGED:])
     return audit
+
+
+def _without_details(row: dict[str, str]) -> dict[str, str]:
+    """Privacy may be off for whoever taught; a log and a report are read by more people."""
+    return dict(zip(row, PrivacyGate().protect([*row.values()]).texts, strict=True))
 
 
 def fine_tune(
