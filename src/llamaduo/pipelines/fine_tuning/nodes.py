@@ -220,4 +220,7 @@ def plot_training_curve(training_log: pd.DataFrame) -> go.Figure:
         x=looks["step"], y=looks["validation_loss"], name="validation loss", mode="lines+markers"
     )
     figure.add_trace(marks, row=1, col=1)
-    return figure.update_layout(title="Training of this iteration", showlegend=False)
+    figure.update_xaxes(title="step")
+    return figure.update_layout(
+        title="Training of this iteration", showlegend=False, template="plotly_white", height=600
+    )
