@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.fine_tune import fine_tune
 from llamaduo.local_llm.training import TrainingError, TrainingJob, train
 from llamaduo.parameters import FineTuningParameters
 from tests.local_llm.conftest import changed
@@ -98,17 +100,18 @@ def lessons(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_two_processes_learn_what_one_does_with_the_same_batch(
-    random_model: BaseModelSpec,
+    job: TrainingJob,
     lessons: pd.DataFrame,
     together: FineTuningParameters,
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     alone = changed(together, batch_size=8, launcher="subprocess", accelerate_config=None)
-    one = train(random_model, lessons, None, tmp_path / "one", alone, 1, {})
+    one = tmp_path / "adapter"
+    fine_tune(replace(job, parameters=alone), lessons.to_dict("records"), one)
     capfd.readouterr()
 
-    two = train(random_model, lessons, None, tmp_path / "two", together, 1, {})
+    two = train(job.base_model, lessons, None, tmp_path / "two", together, 1, {})
 
     logs = [pd.read_json(each / "training_log.jsonl", lines=True) for each in (one, two)]
     manifests = [json.loads((each / "manifest.json").read_text()) for each in (one, two)]
@@ -122,9 +125,8 @@ def test_two_processes_learn_what_one_does_with_the_same_batch(
     assert [each["processes"] for each in manifests] == [1, 2]
     assert manifests[1]["steps"] == manifests[0]["steps"] == len(logs[1]) == 6
     # The first process alone writes and speaks.
-    assert {path.name for path in two.parent.rglob("*")} == {
-        path.name for path in one.parent.rglob("*")
-    }
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    assert list(two.parent.iterdir()) == [two]
     said = capfd.readouterr().err.splitlines()
     assert len([line for line in said if line.startswith("training 6/6")]) == 1
     assert all(line.startswith("training ") for line in said)
@@ -133,8 +135,7 @@ def test_two_processes_learn_what_one_does_with_the_same_batch(
 def test_gradients_are_equal_in_both_processes_and_would_not_be_without_their_wrapper(
     job: TrainingJob, pairs: pd.DataFrame, together: FineTuningParameters, tmp_path: Path
 ) -> None:
-    job = TrainingJob(**{**vars(job), "parameters": together, "processes": 2})
-    job.write(tmp_path / "job.json")
+    replace(job, parameters=together, processes=2).write(tmp_path / "job.json")
     ids = [f"pair {number}" for number in range(8)]
     pairs.assign(id=ids).to_json(tmp_path / "pairs.json", orient="records")
     (tmp_path / "gradients.py").write_text(GRADIENTS)
@@ -144,7 +145,7 @@ def test_gradients_are_equal_in_both_processes_and_would_not_be_without_their_wr
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
             *(tmp_path / "gradients.py", tmp_path / "job.json", tmp_path / "pairs.json"),
         ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
         check=True,
     )
 

@@ -79,9 +79,22 @@ def test_a_pair_validates_in_all_iterations_or_in_none_with_all_of_its_seed():
 
     validating = [set(pairs.loc[pairs["validation"], "id"]) for pairs in by_iteration]
     assert validating[0] == validating[1] == validating[2]
-    assert 0 < len(validating[0]) < 50
+    assert len(validating[0]) == 0.3 * 50
     sides = by_iteration[0].groupby(seeds_of(by_iteration[0]))["validation"].nunique()
     assert (sides == 1).all()
+
+
+def test_ready_pairs_are_seeds_of_their_own():
+    ready = training_set().assign(
+        seed_id=[""] * 10 + [f"r{n}" for n in range(40)], origin=["coverage"] * 10 + ["ready"] * 40
+    )
+
+    pairs = choose_due_pairs(
+        ready, BROUGHT, changed(start="base", validation_share=0.2), IterationParameters(index=3)
+    )
+
+    assert pairs.loc[pairs["origin"] == "coverage", "validation"].sum() == 2
+    assert 3 < pairs.loc[pairs["origin"] == "ready", "validation"].sum() < 13
 
 
 def test_too_few_pairs_to_validate_are_trained_on_and_this_is_said(caplog):
@@ -121,7 +134,17 @@ def test_an_audit_shows_what_is_read_and_what_is_learned(random_model, caplog):
     assert 0.05 < audit["learned_share"] < 0.2
     assert audit["preview"][0]["masked"].endswith("prompt 0<|im_end|>\n<|im_start|>assistant\n")
     assert audit["preview"][0]["learned"] == "r<|im_end|>\n"
-    assert "learned: r<|im_end|>" in caplog.text
+    assert r"learned of it: 'r<|im_end|>\n'" in caplog.text
+
+
+def test_a_preview_shows_no_personal_details_whatever_was_trained_on(random_model):
+    pairs = due(PARAMETERS, 3).assign(prompt="write to jane.doe@firma.de", response="j@x.de")
+
+    audit = audit_due_pairs(random_model, pairs, training_set(), BROUGHT, PARAMETERS)
+
+    assert "@" in audit["preview"][0]["masked"]
+    assert "jane.doe" not in str(audit["preview"])
+    assert "j@x.de" not in str(audit["preview"])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from codecarbon import OfflineEmissionsTracker
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
@@ -41,6 +40,7 @@ from llamaduo.local_llm.base_model import (
     stop_token_ids,
 )
 from llamaduo.local_llm.checkpoints import latest_checkpoint
+from llamaduo.local_llm.energy import EnergyMeter
 from llamaduo.local_llm.rows import encode_row
 from llamaduo.local_llm.trainer import TrainingWatch, WatchedTrainer, trainer_class
 from llamaduo.local_llm.training import LOG_FILE, WEIGHTS_FILE, TrainingError, TrainingJob
@@ -73,8 +73,10 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     if not training:
         raise TrainingError("there are no pairs to train on")
     steps = step_budget(job, len(training), job.processes)
-    # Before the model: they connect the processes, which may share its weights.
+    # Before the model: they connect the processes, which may share its weights, and give each its
+    # GPU.
     arguments = training_arguments(job, steps, has_validation=bool(validation))
+    meter = EnergyMeter()
     model = adapted(load_model(job.base_model), job)
     trainer = trainer_class()(
         model=model,
@@ -87,7 +89,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     if validation:
         trainer.add_callback(EarlyStoppingCallback(job.parameters.patience))
     first = PartialState().is_main_process
-    with ProgressDisplay("training", quiet=not first) as display, energy_meter() as meter:
+    with ProgressDisplay("training", quiet=not first) as display:
         trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
         run(trainer, model, latest_checkpoint(job.checkpoints))
     used = resources(meter)
@@ -98,6 +100,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         write_log(trainer.state, adapter_folder / LOG_FILE)
         manifest = {
             **describe(job, adapter_folder),
+            "vocabulary": base.config.get_text_config().vocab_size,
             "rows": len(training),
             "rows_validation": len(validation),
             "rows_too_long": len(rows) - len(kept),
@@ -350,32 +353,12 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
     }
 
 
-def energy_meter() -> OfflineEmissionsTracker:
-    """CodeCarbon's estimate for this process: measured where the hardware tells, else by its TDP.
-
-    It counts all GPUs of the machine. The country decides the emissions alone, which are left out.
-    """
-    return OfflineEmissionsTracker(
-        country_iso_code="USA",
-        tracking_mode="process",
-        allow_multiple_runs=True,
-        save_to_file=False,
-        log_level="critical",
-    )
-
-
-def resources(meter: OfflineEmissionsTracker) -> dict[str, Any]:
-    """What all processes have used together: ``energy_wh``, and ``peak_memory_mib`` by its kind.
-
-    The GPU memory is the most of one of them.
-    """
-    spent = meter.final_emissions_data
-    each: list[dict[str, Any]] = gather_object(
-        [{"kwh": spent.cpu_energy + spent.ram_energy, **peak_memory_mib()}]
-    )
-    kwh = sum(process["kwh"] for process in each) + spent.gpu_energy
+def resources(meter: EnergyMeter) -> dict[str, Any]:
+    """What all processes have used: ``energy_wh``, and ``peak_memory_mib``, main in sum, GPU each."""
+    here = {"energy_wh": meter.watt_hours(), **peak_memory_mib()}
+    each: list[dict[str, Any]] = gather_object([here])
     return {
-        "energy_wh": round(1000 * kwh, 3),
+        "energy_wh": round(sum(process["energy_wh"] for process in each), 3),
         "peak_memory_mib": {
             "main": sum(process["main"] for process in each),
             "gpu": max(process["gpu"] for process in each),

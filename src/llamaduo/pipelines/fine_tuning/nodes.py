@@ -16,6 +16,7 @@ from llamaduo.local_llm.rows import describe_rows
 from llamaduo.local_llm.training import LOG_FILE, train
 from llamaduo.parameters import FineTuningParameters, IterationParameters
 from llamaduo.schemas import DuePairs, seeds_of
+from llamaduo.service_llm.privacy import PrivacyGate
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ CURVES = {
     "grad_norm": "gradient norm",
     "tokens_per_s": "tokens per second",
 }
+MOST_LOGGED = 400
+"""Characters of a text, the last ones: what counts is how it ends."""
 LEAST_VALIDATION = 4
 """Pairs; fewer say nothing, and all are trained on."""
 
@@ -49,7 +52,7 @@ def choose_due_pairs(
     if synthesis_report["asked"] and not synthesis_report["kept"]:
         logger.warning("nothing new to train on: the previous adapter is handed on")
         return DuePairs.empty()
-    validation = seeds_of(training_set).map(_place) < fine_tuning.validation_share
+    validation = _are_validating(training_set, fine_tuning.validation_share)
     if validation.sum() < LEAST_VALIDATION:
         logger.warning(
             "only %d of %d pairs would validate the training: all are trained on, and the last "
@@ -67,6 +70,18 @@ def choose_due_pairs(
     )
     chosen = training_set[due | training_set.index.isin(replayed.index)]
     return chosen.assign(validation=validation).reset_index(drop=True)
+
+
+def _are_validating(training_set: pd.DataFrame, share: float) -> pd.Series:
+    """Which pairs are those of the share of the seeds whose digests are lowest.
+
+    Of the coverage set, which is there from the first iteration on, it is the share exactly; ready
+    pairs, each its own seed, come later and are too many to matter.
+    """
+    seeds, coverage = seeds_of(training_set), training_set["origin"] == "coverage"
+    ids = sorted(training_set.loc[coverage, "id"], key=_place)
+    own_seed = ~seeds.isin(ids)
+    return seeds.isin(ids[: round(share * len(ids))]) | (own_seed & (seeds.map(_place) < share))
 
 
 def _place(seed: str) -> float:
@@ -97,6 +112,7 @@ def audit_due_pairs(
     all_rows = lost + rows["rows"] - rows["too_long"]
     audit = {
         **rows,
+        "preview": [_without_details(row) for row in rows["preview"]],
         "validation": int(due_pairs["validation"].sum()),
         "too_long_share": lost / max(1, all_rows),
         "training_data": describe_training_data(training_set),
@@ -109,9 +125,14 @@ def audit_due_pairs(
             "loop, or go on without them by a larger fine_tuning.max_too_long"
         )
     for shown in audit["preview"][:1]:
-        logger.info("only read: %s", shown["masked"])
-        logger.info("learned: %s", shown["learned"])
+        logger.info("the first pair is read: %r", shown["masked"][-MOST_LOGGED:])
+        logger.info("and this is learned of it: %r", shown["learned"][-MOST_LOGGED:])
     return audit
+
+
+def _without_details(row: dict[str, str]) -> dict[str, str]:
+    """Privacy may be off for whoever taught; a log and a report are read by more people."""
+    return dict(zip(row, PrivacyGate().protect([*row.values()]).texts, strict=True))
 
 
 def fine_tune(
@@ -172,8 +193,8 @@ def report_training(adapter: Path, training_audit: dict[str, Any]) -> dict[str, 
 
     Returns:
         The audit; ``steps``, ``best_step`` and ``validation_loss`` of the adapter that was kept;
-        ``seconds`` and ``tokens`` read in this iteration, ``energy_wh`` (CodeCarbon's estimate, of
-        the process that finished it): 0 where the previous adapter was handed on.
+        ``seconds`` and ``tokens`` read in this iteration, ``energy_wh`` (an estimate, of the
+        process that finished it): 0 where the previous adapter was handed on.
     """
     manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
     fate = {name: manifest[name] for name in ("steps", "best_step", "validation_loss")}
@@ -199,4 +220,7 @@ def plot_training_curve(training_log: pd.DataFrame) -> go.Figure:
         x=looks["step"], y=looks["validation_loss"], name="validation loss", mode="lines+markers"
     )
     figure.add_trace(marks, row=1, col=1)
-    return figure.update_layout(title="Training of this iteration", showlegend=False)
+    figure.update_xaxes(title="step")
+    return figure.update_layout(
+        title="Training of this iteration", showlegend=False, template="plotly_white", height=600
+    )
