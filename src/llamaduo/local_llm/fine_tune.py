@@ -77,7 +77,8 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     # GPU.
     arguments = training_arguments(job, steps, has_validation=bool(validation))
     meter = EnergyMeter()
-    model = adapted(load_model(job.base_model), job)
+    base = load_model(job.base_model)
+    model = adapted(base, job)
     trainer = trainer_class()(
         model=model,
         args=arguments,
@@ -354,7 +355,10 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
 
 
 def resources(meter: EnergyMeter) -> dict[str, Any]:
-    """What all processes have used: ``energy_wh``, and ``peak_memory_mib``, main in sum, GPU each."""
+    """What all processes have used: ``energy_wh``, and ``peak_memory_mib`` as in the manifest.
+
+    That is the sum of their main memories, and the most that one of them has held on its GPU.
+    """
     here = {"energy_wh": meter.watt_hours(), **peak_memory_mib()}
     each: list[dict[str, Any]] = gather_object([here])
     return {
