@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from llamaduo.local_llm.accelerate_config import AccelerateConfig
-from llamaduo.local_llm.sft import end_with_the_parent
+from llamaduo.local_llm.sft import end_with_the_parent, leave_the_first_error
 from llamaduo.local_llm.training import (
     ERROR_FILE,
     JOB_FILE,
@@ -33,6 +33,7 @@ ECHOES = {signal.SIGTERM, signal.SIGABRT}
 def main(folder: Path) -> None:
     """Run as many training processes as the folder's job asks for; leave one error if they fail."""
     threading.Thread(target=end_with_the_parent, args=[folder], daemon=True).start()
+    leave_the_first_error(folder)
     logging.disable()  # the launchers tell of each process that they end
     job = TrainingJob.read(folder / JOB_FILE)
     try:

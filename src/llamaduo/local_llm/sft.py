@@ -29,7 +29,7 @@ from llamaduo.local_llm.training import (
 def main(folder: Path) -> None:
     """Train what the folder's job asks for, and leave the adapter in it."""
     threading.Thread(target=end_with_the_parent, args=[folder], daemon=True).start()
-    _leave_the_first_error(folder)
+    leave_the_first_error(folder)
     job = TrainingJob.read(folder / JOB_FILE)
     _require_processes(job)
     silence_known_noise()
@@ -68,15 +68,15 @@ def _require_processes(job: TrainingJob) -> None:
         )
 
 
-def _leave_the_first_error(folder: Path) -> None:
-    """Where one process fails, others do after it, for want of the first."""
+def leave_the_first_error(folder: Path) -> None:
+    """Write down with what this process ends, unless another has failed before it."""
 
     def write(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        with suppress(FileExistsError), (folder / ERROR_FILE).open("x", encoding="utf-8") as file:
-            if issubclass(kind, TrainingError):
-                file.write(str(error))
-            else:
-                file.write(f"{kind.__name__}: {error}")
+        foreseen = issubclass(kind, TrainingError)
+        with suppress(FileExistsError):
+            with (folder / ERROR_FILE).open("x", encoding="utf-8") as file:
+                file.write(str(error) if foreseen else f"{kind.__name__}: {error}")
+            if not foreseen:
                 lines = traceback.format_exception(kind, error, trace)
                 (folder / TRACE_FILE).write_text("".join(lines), encoding="utf-8")
         os._exit(1)  # other threads may wait for processes that have ended
