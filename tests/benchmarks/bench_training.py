@@ -73,7 +73,9 @@ def run(kind, pairs, folder, dtype, steps):
     arguments.save_strategy = "no"
     if dtype == "float32":
         base, arguments.bf16 = base.float(), False
-    rows = encode_rows(tokenizer, pairs.to_dict("records"), stop_token_ids(base, tokenizer))
+    rows = encode_rows(
+        tokenizer, pairs.to_dict("records"), stop_token_ids(base.generation_config, tokenizer)
+    )
     stopwatch = Stopwatch()
     trainer = kind(
         model=adapted(base, job),
