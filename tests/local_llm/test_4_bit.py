@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.utils.rnn import pad_sequence
 
 from llamaduo.local_llm.base_model import BaseModelSpec, device, load_model, load_tokenizer
-from llamaduo.local_llm.fine_tune import encode_rows
+from llamaduo.local_llm.rows import encode_rows
 from llamaduo.local_llm.inference import load_merged
 from llamaduo.local_llm.rows import IGNORED
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -26,7 +26,7 @@ from llamaduo.local_llm.checkpoints import (
     open_checkpoints,
     step_of,
 )
-from llamaduo.parameters import FineTuningParameters, for_iteration
+from llamaduo.parameters import FineTuningParameters, PreferenceParameters, for_iteration
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,14 @@ ERROR_FILE = "error.txt"
 ADAPTER_FOLDER = "adapter"
 LOG_FILE = "training_log.jsonl"
 WEIGHTS_FILE = "adapter_model.safetensors"
+COLUMNS = [
+    *("id", "system", "prompt", "response", "validation"),
+    *("chosen", "rejected", "rejected_finished"),
+]
+"""Of a pair, as far as it has them: what the training process is told."""
+
+Method = Literal["sft", "dpo"]
+"""``sft`` learns responses, ``dpo`` to prefer one response over another (Rafailov et al. 2023)."""
 
 _KILL_AFTER_S = 10
 
@@ -58,16 +66,21 @@ class TrainingJob:
     """The folder of this training's checkpoints."""
     training_data: dict[str, Any]
     """What the adapter has learned from, for its manifest."""
+    method: Method = "sft"
 
     @property
     def learning_rate(self) -> float:
         """The highest of this training."""
-        return for_iteration(self.parameters.learning_rate, self.iteration)
+        return for_iteration(self._schedule.learning_rate, self.iteration)
 
     @property
     def epochs(self) -> float:
         """The passes over the pairs that this training asks for."""
-        return for_iteration(self.parameters.epochs, self.iteration)
+        return for_iteration(self._schedule.epochs, self.iteration)
+
+    @property
+    def _schedule(self) -> FineTuningParameters | PreferenceParameters:
+        return self.parameters.preference if self.method == "dpo" else self.parameters
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -84,6 +97,7 @@ class TrainingJob:
             "start": None if self.start is None else str(self.start),
             "checkpoints": str(self.checkpoints),
             "training_data": self.training_data,
+            "method": self.method,
         }
         file.write_text(json.dumps(job, indent=2), encoding="utf-8")
 
@@ -98,6 +112,7 @@ class TrainingJob:
             start=None if job["start"] is None else Path(job["start"]),
             checkpoints=Path(job["checkpoints"]),
             training_data=job["training_data"],
+            method=job["method"],
         )
 
 
@@ -109,6 +124,7 @@ def train(
     parameters: FineTuningParameters,
     iteration: int,
     training_data: dict[str, Any],
+    method: Method = "sft",
 ) -> Path:
     """Fine-tune an adapter on pairs; equal input gives equal weights on the same machine.
 
@@ -118,8 +134,10 @@ def train(
         base_model: What the adapter is trained for; relative paths are relative to the working
             directory.
         pairs: Columns ``prompt``, ``response`` and optionally ``id``, ``system`` and
-            ``validation`` (True for what is never trained on); their order is shuffled by the seed.
-        start: The adapter to go on from; None begins a fresh one.
+            ``validation`` (True for what is never trained on); for DPO ``PreferencePairs``. Their
+            order is shuffled by the seed.
+        start: The adapter to go on from, for DPO also the reference policy; None begins a fresh
+            one.
         checkpoints: The folder in which each training keeps its checkpoints in one of its own.
         training_data: What it has learned from in all, with that of ``start``; the manifest holds
             it as it is.
@@ -142,6 +160,7 @@ def train(
             start=start,
             checkpoints=checkpoints,
             training_data=training_data,
+            method=method,
         )
         own = open_checkpoints(checkpoints, _digest(job, folder / PAIRS_FILE))
         drop_incomplete(own)
@@ -164,14 +183,15 @@ def train(
 def _digest(job: TrainingJob, pairs: Path) -> str:
     """Of all that decides which weights come out, but the machine and its packages."""
     start = job.start and hashlib.sha256((job.start / WEIGHTS_FILE).read_bytes()).hexdigest()
-    decisive = [dataclasses.asdict(job.base_model), job.settings, start]
+    decisive = [dataclasses.asdict(job.base_model), job.settings, job.method, start]
     content = json.dumps(decisive, sort_keys=True).encode() + pairs.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _write_pairs(pairs: pd.DataFrame, file: Path) -> None:
-    columns = pairs.columns.intersection(["id", "system", "prompt", "response", "validation"])
-    pairs[columns].fillna("").to_json(file, orient="records", lines=True)
+    pairs[pairs.columns.intersection(COLUMNS)].fillna("").to_json(
+        file, orient="records", lines=True
+    )
 
 
 def _run_to_its_end(folder: Path) -> int:
