@@ -79,9 +79,22 @@ def test_a_pair_validates_in_all_iterations_or_in_none_with_all_of_its_seed():
 
     validating = [set(pairs.loc[pairs["validation"], "id"]) for pairs in by_iteration]
     assert validating[0] == validating[1] == validating[2]
-    assert 0 < len(validating[0]) < 50
+    assert len(validating[0]) == 0.3 * 50
     sides = by_iteration[0].groupby(seeds_of(by_iteration[0]))["validation"].nunique()
     assert (sides == 1).all()
+
+
+def test_ready_pairs_are_seeds_of_their_own():
+    ready = training_set().assign(
+        seed_id=[""] * 10 + [f"r{n}" for n in range(40)], origin=["coverage"] * 10 + ["ready"] * 40
+    )
+
+    pairs = choose_due_pairs(
+        ready, BROUGHT, changed(start="base", validation_share=0.2), IterationParameters(index=3)
+    )
+
+    assert pairs.loc[pairs["origin"] == "coverage", "validation"].sum() == 2
+    assert 3 < pairs.loc[pairs["origin"] == "ready", "validation"].sum() < 13
 
 
 def test_too_few_pairs_to_validate_are_trained_on_and_this_is_said(caplog):

@@ -49,7 +49,7 @@ def choose_due_pairs(
     if synthesis_report["asked"] and not synthesis_report["kept"]:
         logger.warning("nothing new to train on: the previous adapter is handed on")
         return DuePairs.empty()
-    validation = seeds_of(training_set).map(_place) < fine_tuning.validation_share
+    validation = _are_validating(training_set, fine_tuning.validation_share)
     if validation.sum() < LEAST_VALIDATION:
         logger.warning(
             "only %d of %d pairs would validate the training: all are trained on, and the last "
@@ -67,6 +67,18 @@ def choose_due_pairs(
     )
     chosen = training_set[due | training_set.index.isin(replayed.index)]
     return chosen.assign(validation=validation).reset_index(drop=True)
+
+
+def _are_validating(training_set: pd.DataFrame, share: float) -> pd.Series:
+    """Which pairs are those of the share of the seeds whose digests are lowest.
+
+    Of the coverage set, which is there from the first iteration on, it is the share exactly; ready
+    pairs, each its own seed, come later and are too many to matter.
+    """
+    seeds, coverage = seeds_of(training_set), training_set["origin"] == "coverage"
+    ids = sorted(training_set.loc[coverage, "id"], key=_place)
+    own_seed = ~seeds.isin(ids)
+    return seeds.isin(ids[: round(share * len(ids))]) | (own_seed & (seeds.map(_place) < share))
 
 
 def _place(seed: str) -> float:

@@ -1,0 +1,149 @@
+"""Step time beside plain TRL, what a training costs besides its steps, and its memory."""
+
+import json
+import shutil
+import statistics
+import time
+
+import pandas as pd
+import psutil
+import pytest
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTTrainer
+
+from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer, stop_token_ids
+from llamaduo.local_llm.chat import to_messages
+from llamaduo.local_llm.fine_tune import adapted, encode_rows, training_arguments
+from llamaduo.local_llm.inference import DecodingSettings, respond
+from llamaduo.local_llm.trainer import AnswerTokenTrainer
+from llamaduo.local_llm.training import TrainingJob, train
+from llamaduo.parameters import FineTuningParameters
+
+BASE_MODEL = BaseModelSpec("data/06_models/smollm2-135m-instruct")
+PARAMETERS = FineTuningParameters(
+    start="base", learning_rate=1e-3, epochs=1, min_steps=1, validation_share=0
+)
+DECODING = DecodingSettings(temperature=0.7, top_p=1.0, max_new_tokens=64, batch_size=30, seed=1)
+ROUNDS, STEPS, WARM_UP = 4, 12, 2
+FASTER = 2.0
+SAME_LOSS = {"float32": 1e-3, "bfloat16": 1e-2}
+BESIDES_S = 15
+ITERATIONS, GROWTH = 5, 1.1
+
+pytestmark = pytest.mark.timeout(3600)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return pd.read_json("data/01_raw/coverage_train.jsonl", lines=True)
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds of each step."""
+
+    def __init__(self):
+        self.seconds, self.losses = [], []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._began = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds.append(time.perf_counter() - self._began)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.losses.append(logs["loss"])
+
+
+def run(kind, pairs, folder, dtype, steps):
+    """Train with one of the trainers on equal rows, from equal weights."""
+    job = TrainingJob(
+        base_model=BASE_MODEL,
+        parameters=PARAMETERS,
+        iteration=1,
+        start=None,
+        checkpoints=folder,
+        training_data={},
+    )
+    base, tokenizer = load_model(BASE_MODEL), load_tokenizer(BASE_MODEL)
+    arguments = training_arguments(job, steps, has_validation=False)
+    arguments.save_strategy = "no"
+    if dtype == "float32":
+        base, arguments.bf16 = base.float(), False
+    rows = encode_rows(tokenizer, pairs.to_dict("records"), stop_token_ids(base, tokenizer))
+    stopwatch = Stopwatch()
+    trainer = kind(
+        model=adapted(base, job),
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[stopwatch],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return stopwatch
+
+
+def test_a_step_takes_at_most_half_of_plain_trl_with_the_same_loss(pairs, tmp_path):
+    kinds = {"ours": AnswerTokenTrainer, "TRL": SFTTrainer}
+    seconds = {name: [] for name in kinds}
+    losses = {}
+    for _ in range(ROUNDS):
+        for name, kind in kinds.items():
+            done = run(kind, pairs, tmp_path, "bfloat16", STEPS)
+            seconds[name].append(statistics.median(done.seconds[WARM_UP:]))
+            losses["bfloat16", name] = done.losses
+    for name, kind in kinds.items():
+        losses["float32", name] = run(kind, pairs, tmp_path, "float32", STEPS).losses
+
+    table = Table("", *[f"round {n + 1}" for n in range(ROUNDS)], title="seconds a step (median)")
+    for name, took in seconds.items():
+        table.add_row(name, *[f"{each:.2f}" for each in took])
+    ratios = [trl / ours for trl, ours in zip(seconds["TRL"], seconds["ours"], strict=True)]
+    table.add_row("times as fast", *[f"{ratio:.2f}" for ratio in ratios])
+    Console().print(table)
+    apart = {
+        dtype: max(
+            abs(a - b) for a, b in zip(losses[dtype, "ours"], losses[dtype, "TRL"], strict=True)
+        )
+        for dtype in SAME_LOSS
+    }
+    print({dtype: f"losses at most {gap:.1e} apart" for dtype, gap in apart.items()})
+    assert statistics.median(ratios) >= FASTER
+    assert all(apart[dtype] <= most for dtype, most in SAME_LOSS.items())
+
+
+def test_what_a_training_takes_besides_its_steps_stays_small(pairs, tmp_path):
+    # As many as the demo's last iteration trains on.
+    many = pd.concat([pairs] * 15, ignore_index=True)
+    few_steps = PARAMETERS.model_copy(update={"max_steps": 5, "min_steps": 5})
+
+    began = time.perf_counter()
+    adapter = train(BASE_MODEL, many, None, tmp_path, few_steps, 1, {})
+    in_all = time.perf_counter() - began
+
+    log = pd.read_json(adapter / "training_log.jsonl", lines=True)
+    besides = in_all - log["seconds"].iloc[-1]
+    print(f"\n{len(many)} pairs: {besides:.1f} s besides the steps")
+    assert besides <= BESIDES_S
+
+
+def test_memory_stays_flat_over_five_iterations(pairs, tmp_path):
+    conversations = [to_messages(None, prompt) for prompt in pairs["prompt"].head(30)]
+    few_steps = PARAMETERS.model_copy(update={"max_steps": 8, "min_steps": 8, "start": "previous"})
+    previous, ours, training = None, [], []
+    for iteration in range(1, ITERATIONS + 1):
+        adapter = train(BASE_MODEL, pairs, previous, tmp_path / "c", few_steps, iteration, {})
+        previous = shutil.copytree(adapter, tmp_path / f"adapter-{iteration}")
+        respond(BASE_MODEL, previous, conversations, 1, DECODING)
+        manifest = json.loads((previous / "manifest.json").read_text())
+        training.append(manifest["peak_memory_mib"]["main"])
+        ours.append(psutil.Process().memory_info().rss // 2**20)
+
+    print(f"\nMiB: training process at its peak {training}, this process afterwards {ours}")
+    assert max(training) <= GROWTH * training[0]
+    # The first iteration has loaded the libraries.
+    assert max(ours[1:]) <= GROWTH * ours[1]
