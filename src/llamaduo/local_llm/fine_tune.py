@@ -313,7 +313,7 @@ def energy_meter() -> OfflineEmissionsTracker:
         country_iso_code="USA",
         tracking_mode="process",
         allow_multiple_runs=True,
-        output_methods=[],
+        save_to_file=False,
         log_level="critical",
     )
 

@@ -124,7 +124,7 @@ class AnswerTokenPreferenceTrainer(PreferenceTrainer):
             at_the_start = answer_losses(model, inputs, labels).sum(dim=1)
         chosen, rejected = (self.beta * (at_the_start - now)).chunk(2)
         margins = chosen - rejected
-        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics = self._metrics["train" if model.training else "eval"]
         for name, values in {
             "rewards/rejected": rejected,
             "rewards/margins": margins,
