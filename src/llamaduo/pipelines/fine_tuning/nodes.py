@@ -117,10 +117,10 @@ def audit_due_pairs(
         InputError: There is nothing to train on, or more than ``max_too_long`` is too long.
     """
     rows = describe_rows(base_model, due_pairs, fine_tuning.max_length)
-    left_out = [synthesis_report[name] for name in ("dropped", "coverage_left_out")]
-    lost = rows["too_long"] + sum(counts.get("too_long", 0) for counts in left_out)
     nothing_due = due_pairs.empty and not training_set.empty
-    all_rows = 0 if nothing_due else lost + rows["rows"] - rows["too_long"]
+    reports = [] if nothing_due else ["dropped", "coverage_left_out"]
+    lost = rows["too_long"] + sum(synthesis_report[name].get("too_long", 0) for name in reports)
+    all_rows = lost + rows["rows"] - rows["too_long"]
     audit = {
         **rows,
         "validation": int(due_pairs["validation"].sum()),
