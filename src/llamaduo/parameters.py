@@ -174,7 +174,7 @@ class PreferenceParameters(Parameters):
 class FineTuningParameters(Parameters):
     """``params:fine_tuning``. Names as in PEFT's ``LoraConfig`` and TRL's ``SFTConfig``."""
 
-    start: Literal["previous", "base"]
+    start: Literal["previous", "base"] = "previous"
     """``previous`` goes on from the last adapter with the new pairs and a replay of the old ones;
     ``base`` starts afresh on the whole training set."""
     replay_share: float = Field(0.1, ge=0, le=1)

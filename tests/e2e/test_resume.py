@@ -202,3 +202,22 @@ def test_a_signal_ends_run_and_training_and_prints_how_to_go_on(project, signum,
     assert "Traceback" not in output
     while any(is_running(pid) for pid in training):  # ends, or the test's time is up
         os.sched_yield()
+
+
+def test_a_training_that_is_killed_goes_on_from_its_checkpoint(project):
+    parameters = "loop.max_iterations=1,fine_tuning.min_steps=100,fine_tuning.evaluations=50"
+    run = ["run", "--env=test", f"--params={parameters}"]
+    process = project.start(*run)
+    deadline = time.monotonic() + 120
+    while not list(project.data.glob("06_models/checkpoints/*/*/complete.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+
+    said = project.kedro(*run, "--resume", code=2)
+
+    assert "training goes on from step" in " ".join(said.split())
+    (loop,) = project.loops()
+    log = project.load("08_reporting/training_log.jsonl", f"{loop}-i001").decode().splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(1, 101))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
@@ -154,3 +155,31 @@ def test_an_adapter_config_names_its_base_model_without_this_machine(
         "adapter_config.json",
         "adapter_model.safetensors",
     }
+
+
+def test_the_methods_of_peft_and_trl_are_passed_on(job: TrainingJob, tmp_path: Path) -> None:
+    parameters = changed(
+        job.parameters,
+        epochs=5,
+        use_dora=True,
+        use_rslora=True,
+        neftune_noise_alpha=5,
+        target_modules=["q_proj", "v_proj"],
+    )
+    job = dataclasses.replace(job, parameters=parameters)
+
+    fine_tune(job, [PAIR], tmp_path / "adapter")
+
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert (config["use_dora"], config["use_rslora"]) == (True, True)
+    assert config["target_modules"] == ["q_proj", "v_proj"]
+    assert training_arguments(job, 5, has_validation=False).neftune_noise_alpha == 5
+    weights = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert any("lora_magnitude_vector" in name for name in weights)
+
+
+def test_one_pair_is_enough_to_train_on(job: TrainingJob, tmp_path: Path) -> None:
+    fine_tune(job, [PAIR], tmp_path / "adapter")
+
+    manifest = json.loads((tmp_path / "adapter/manifest.json").read_text())
+    assert (manifest["rows"], manifest["steps"], manifest["validation_loss"]) == (1, 40, None)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.inference import DecodingSettings, respond
-from llamaduo.local_llm.training import TrainingSettings, train
+from llamaduo.local_llm.training import train
+from llamaduo.parameters import FineTuningParameters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -43,20 +44,27 @@ def test_an_adapter_is_trained_on_the_gpu_and_says_so(
 
 
 def test_equal_input_gives_equal_weights_on_the_gpu(
-    random_model: BaseModelSpec, adapter: Path, pairs: pd.DataFrame, settings: TrainingSettings
+    random_model: BaseModelSpec,
+    adapter: Path,
+    pairs: pd.DataFrame,
+    parameters: FineTuningParameters,
+    tmp_path: Path,
 ) -> None:
-    again = train(random_model, pairs, None, settings, {})
+    again = train(random_model, pairs, None, tmp_path, parameters, 1, {})
 
     first, second = (load_file(each / "adapter_model.safetensors") for each in (adapter, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_four_bit_weights_are_trained_on(
-    random_model: BaseModelSpec, pairs: pd.DataFrame, settings: TrainingSettings
+    random_model: BaseModelSpec,
+    pairs: pd.DataFrame,
+    parameters: FineTuningParameters,
+    tmp_path: Path,
 ) -> None:
     in_4bit = replace(random_model, load_in_4bit=True)
 
-    adapter = train(in_4bit, pairs, None, settings, {})
+    adapter = train(in_4bit, pairs, None, tmp_path, parameters, 1, {})
 
     log = pd.read_json(adapter / "training_log.jsonl", lines=True)
     assert log["loss"].iloc[-1] < log["loss"].iloc[0] / 3

@@ -145,7 +145,17 @@ def test_an_audit_shows_what_is_read_and_what_is_learned(random_model, caplog):
     assert 0.05 < audit["learned_share"] < 0.2
     assert audit["preview"][0]["masked"].endswith("prompt 0<|im_end|>\n<|im_start|>assistant\n")
     assert audit["preview"][0]["learned"] == "r<|im_end|>\n"
-    assert "learned: r<|im_end|>" in caplog.text
+    assert r"learned of it: 'r<|im_end|>\n'" in caplog.text
+
+
+def test_a_preview_shows_no_personal_details_whatever_was_trained_on(random_model):
+    pairs = due(PARAMETERS, 3).assign(prompt="write to jane.doe@firma.de", response="j@x.de")
+
+    audit = audit_due_pairs(random_model, pairs, training_set(), BROUGHT, PARAMETERS)
+
+    assert "@" in audit["preview"][0]["masked"]
+    assert "jane.doe" not in str(audit["preview"])
+    assert "j@x.de" not in str(audit["preview"])
 
 
 @pytest.mark.parametrize(

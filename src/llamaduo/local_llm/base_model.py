@@ -152,7 +152,6 @@ def silence_known_noise() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Checkpoints are ordered by their numbers where a filesystem's times are coarse.
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
-    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)  # tells its own start
     # PEFT 0.21 asks transformers 5.24 for an attribute by its old name.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 

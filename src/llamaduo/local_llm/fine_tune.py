@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from accelerate import PartialState
-from codecarbon import OfflineEmissionsTracker
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
@@ -35,6 +34,7 @@ from llamaduo.local_llm.base_model import (
     stop_token_ids,
 )
 from llamaduo.local_llm.checkpoints import latest_checkpoint
+from llamaduo.local_llm.energy import EnergyMeter
 from llamaduo.local_llm.rows import encode_preferences, encode_rows, short_enough
 from llamaduo.local_llm.trainer import TrainingWatch, Watched, trainer_class
 from llamaduo.local_llm.training import LOG_FILE, WEIGHTS_FILE, TrainingError, TrainingJob
@@ -57,7 +57,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         TrainingError: Nothing to train on, an adapter that does not fit the settings, or a loss
             that runs away.
     """
-    started = time.perf_counter()
+    started, meter = time.perf_counter(), EnergyMeter()
     tokenizer = load_tokenizer(job.base_model)
     base = load_model(job.base_model)
     encode = encode_preferences if job.method == "dpo" else encode_rows
@@ -79,7 +79,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     trainer.remove_callback(PrinterCallback)  # would print a dict a step
     if validation:
         trainer.add_callback(EarlyStoppingCallback(job.parameters.patience))
-    with ProgressDisplay("training") as display, energy_meter() as meter:
+    with ProgressDisplay("training") as display:
         trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
         run(trainer, model, latest_checkpoint(job.checkpoints))
     if trainer.is_world_process_zero():
@@ -88,6 +88,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         write_log(trainer.state, beta, adapter_folder / LOG_FILE)
         manifest = {
             **describe(job, adapter_folder),
+            "vocabulary": base.config.get_text_config().vocab_size,
             "rows": len(training),
             "rows_validation": len(validation),
             "rows_too_long": len(rows) - len(kept),
@@ -97,7 +98,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
             **final_rewards(trainer.state, beta),
             "tokens": trainer.state.num_input_tokens_seen,
             "seconds": round(time.perf_counter() - started, 1),
-            "energy_wh": round(1000 * meter.final_emissions_data.energy_consumed, 3),
+            "energy_wh": round(meter.watt_hours(), 3),
             "peak_memory_mib": peak_memory_mib(),
         }
         (adapter_folder / "manifest.json").write_text(
@@ -302,20 +303,6 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
         },
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
-
-
-def energy_meter() -> OfflineEmissionsTracker:
-    """CodeCarbon's estimate for this process: measured where the hardware tells, else by its TDP.
-
-    The country decides the emissions alone, which are left out.
-    """
-    return OfflineEmissionsTracker(
-        country_iso_code="USA",
-        tracking_mode="process",
-        allow_multiple_runs=True,
-        save_to_file=False,
-        log_level="critical",
-    )
 
 
 def peak_memory_mib() -> dict[str, int]:

@@ -18,6 +18,7 @@ from llamaduo.local_llm.training import LOG_FILE, Method, train
 from llamaduo.parameters import FineTuningParameters, IterationParameters
 from llamaduo.schemas import DuePairs, seeds_of
 from llamaduo.service_llm.failures import Failure
+from llamaduo.service_llm.privacy import PrivacyGate
 from llamaduo.tuning import tuning_of
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ REWARDS = {
     "kl": "KL from the start, nats a response",
 }
 """Of a training by preference alone."""
+MOST_LOGGED = 400
+"""Characters of a text, the last ones: what counts is how it ends."""
 LEAST_VALIDATION = 4
 """Pairs; fewer say nothing, and all are trained on."""
 
@@ -123,6 +126,7 @@ def audit_due_pairs(
     all_rows = lost + rows["rows"] - rows["too_long"]
     audit = {
         **rows,
+        "preview": [_without_details(row) for row in rows["preview"]],
         "validation": int(due_pairs["validation"].sum()),
         "too_long_share": lost / max(1, all_rows),
         "training_data": describe_training_data(training_set),
@@ -135,9 +139,14 @@ def audit_due_pairs(
             "loop, or go on without them by a larger fine_tuning.max_too_long"
         )
     for shown in audit["preview"][:1]:
-        logger.info("only read: %s", shown["masked"])
-        logger.info("learned: %s", shown["learned"])
+        logger.info("the first pair is read: %r", shown["masked"][-MOST_LOGGED:])
+        logger.info("and this is learned of it: %r", shown["learned"][-MOST_LOGGED:])
     return audit
+
+
+def _without_details(row: dict[str, str]) -> dict[str, str]:
+    """Privacy may be off for whoever taught; a log and a report are read by more people."""
+    return dict(zip(row, PrivacyGate().protect([*row.values()]).texts, strict=True))
 
 
 def fine_tune(
@@ -213,7 +222,7 @@ def report_training(
     Returns:
         The audit, by preference with the number of its pairs; ``tuning`` (sft, preference);
         ``steps``, ``best_step`` and ``validation_loss`` of the adapter that was kept; ``seconds``
-        and ``tokens`` read in this iteration, ``energy_wh`` (CodeCarbon's estimate, of the process
+        and ``tokens`` read in this iteration, ``energy_wh`` (an estimate, of the process
         that finished it): 0 where an earlier adapter was handed on. By preference also
         ``preference_prompts``, their number; ``reward_margin``, ``reward_accuracy`` and ``kl`` of
         the adapter that was kept (``TrainingLog``; on the validation pairs where there are any),
@@ -259,4 +268,7 @@ def plot_training_curve(training_log: pd.DataFrame) -> go.Figure:
         x=looks["step"], y=looks["validation_loss"], name="validation loss", mode="lines+markers"
     )
     figure.add_trace(marks, row=1, col=1)
-    return figure.update_layout(title="Training of this iteration", showlegend=False)
+    figure.update_xaxes(title="step")
+    return figure.update_layout(
+        title="Training of this iteration", showlegend=False, template="plotly_white", height=600
+    )
