@@ -44,7 +44,7 @@ def preferred(pairs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def preferring(parameters: FineTuningParameters) -> FineTuningParameters:
     """Ten steps, with a checkpoint after every fifth."""
     preference = {"enabled": True, "learning_rate": 2e-3, "epochs": 10}
@@ -54,6 +54,29 @@ def preferring(parameters: FineTuningParameters) -> FineTuningParameters:
 @pytest.fixture
 def dpo(job: TrainingJob, adapter: Path, preferring: FineTuningParameters) -> TrainingJob:
     return dataclasses.replace(job, parameters=preferring, start=adapter, method="dpo")
+
+
+@pytest.fixture(scope="module")
+def learned(
+    random_model: BaseModelSpec,
+    adapter: Path,
+    preferring: FineTuningParameters,
+    preferred: pd.DataFrame,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[TrainingJob, Path]:
+    """A training to its end, and its adapter."""
+    folder = tmp_path_factory.mktemp("learned")
+    job = TrainingJob(
+        base_model=random_model,
+        parameters=preferring,
+        iteration=1,
+        start=adapter,
+        checkpoints=folder / "checkpoints",
+        training_data={},
+        method="dpo",
+    )
+    fine_tune(job, preferred.to_dict("records"), folder / "adapter")
+    return job, folder / "adapter"
 
 
 @pytest.fixture
@@ -117,13 +140,12 @@ def test_the_loss_of_answer_tokens_its_rewards_and_gradients_are_those_of_trl(
 
 
 def test_the_chosen_response_is_preferred_after_the_training(
-    dpo: TrainingJob, preferred: pd.DataFrame, tmp_path: Path
+    learned: tuple[TrainingJob, Path],
 ) -> None:
-    before = (dpo.start / WEIGHTS).read_bytes()  # type: ignore[operator]
+    _, folder = learned
+    log = pd.read_json(folder / "training_log.jsonl", lines=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
 
-    fine_tune(dpo, preferred.to_dict("records"), tmp_path / "adapter")
-
-    log = pd.read_json(tmp_path / "adapter/training_log.jsonl", lines=True)
     TrainingLog.validate(log.assign(tokens_per_s=1.0))
     first, last = log[["loss", *REWARDS]].iloc[0], log[["loss", *REWARDS]].iloc[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -131,16 +153,14 @@ def test_the_chosen_response_is_preferred_after_the_training(
     assert last["reward_accuracy"] == 1
     assert last["reward_margin"] > 0.5
     assert last["kl"] > 0
-    manifest = json.loads((tmp_path / "adapter/manifest.json").read_text())
     assert (manifest["method"], manifest["rows"], manifest["rows_validation"]) == ("dpo", 6, 2)
     assert manifest["settings"]["learning_rate"] == 2e-3
     assert manifest["validation_loss"] == pytest.approx(log["validation_loss"].min())
     assert manifest["reward_margin"] > 0
     assert manifest["tokens"] > 2 * 10 * 6 * 20
-    assert {file.name for file in (tmp_path / "adapter").iterdir()} == {
+    assert {file.name for file in folder.iterdir()} == {
         *("adapter_config.json", WEIGHTS, "manifest.json", "training_log.jsonl"),
     }
-    assert (dpo.start / WEIGHTS).read_bytes() == before  # type: ignore[operator]
 
 
 def test_the_adapter_is_that_of_the_best_look_and_its_rewards_are_told(
@@ -162,21 +182,22 @@ def test_the_adapter_is_that_of_the_best_look_and_its_rewards_are_told(
 
 
 def test_an_interrupted_preference_training_goes_on_to_the_weights_of_one_that_was_not(
-    dpo: TrainingJob, preferred: pd.DataFrame, tmp_path: Path
+    learned: tuple[TrainingJob, Path], preferred: pd.DataFrame, tmp_path: Path
 ) -> None:
-    fine_tune(dpo, preferred.to_dict("records"), tmp_path / "undisturbed")
-    shutil.rmtree(dpo.checkpoints / "checkpoint-10")
+    job, undisturbed = learned
+    last = job.checkpoints / "checkpoint-10"
+    weights = [(last / WEIGHTS).read_bytes(), (undisturbed / WEIGHTS).read_bytes()]
+    shutil.rmtree(last)
 
-    fine_tune(dpo, preferred.to_dict("records"), tmp_path / "resumed")
+    fine_tune(job, preferred.to_dict("records"), tmp_path / "resumed")
 
-    weights, log = (
-        [tmp_path / run / name for run in ("undisturbed", "resumed")]
-        for name in (WEIGHTS, "training_log.jsonl")
-    )
-    assert weights[0].read_bytes() == weights[1].read_bytes()
-    logs = [pd.read_json(each, lines=True).drop(columns="seconds") for each in log]
+    resumed = [(last / WEIGHTS).read_bytes(), (tmp_path / "resumed" / WEIGHTS).read_bytes()]
+    assert resumed == weights
+    logs = [
+        pd.read_json(folder / "training_log.jsonl", lines=True).drop(columns="seconds")
+        for folder in (undisturbed, tmp_path / "resumed")
+    ]
     pd.testing.assert_frame_equal(*logs)
-    assert not (tmp_path / "resumed/ref").exists()
 
 
 def test_preferences_that_run_away_stop_the_training_and_are_named(

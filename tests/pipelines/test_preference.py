@@ -7,8 +7,6 @@ import pandas as pd
 import pytest
 
 from llamaduo.local_llm.engines import TransformersEngine
-from llamaduo.local_llm.fine_tune import adapted, load_model, save_adapter
-from llamaduo.local_llm.training import TrainingJob
 from llamaduo.parameters import EvaluationParameters, FineTuningParameters, IterationParameters
 from llamaduo.pipelines.fine_tuning.nodes import (
     audit_due_pairs,
@@ -228,53 +226,39 @@ def test_pairs_of_validation_prompts_validate_unless_they_are_too_few_or_most():
     assert [validating(count) for count in (3, 4, 10, 11)] == [0, 4, 10, 0]
 
 
-def test_no_pair_hands_the_best_adapter_on(random_model, tmp_path, caplog):
+def test_without_a_pair_the_best_adapter_is_handed_on(random_model, tmp_path, caplog):
     pairs = pairs_of([("a", 1, 100, 100)], prompts("a"))
-    adapter = tuned(random_model, tmp_path, pairs, {"training_data": {}})
 
-    assert adapter == tmp_path / "best"
-    assert "the best adapter is handed on" in caplog.text
-
-
-def tuned(random_model, tmp_path, pairs, audit):
-    return fine_tune(
+    adapter = fine_tune(
         random_model,
         tmp_path / "previous",
         tmp_path / "best",
         DuePairs.empty(),
         pairs,
-        audit,
+        {"training_data": {}},
         tmp_path / "checkpoints",
         BY_PREFERENCE,
         parameters(),
         ITERATION,
     )
 
+    assert adapter == tmp_path / "best"
+    assert "the best adapter is handed on" in caplog.text
 
-def test_the_best_adapter_learns_the_preferences_and_the_report_tells_how_far(
-    random_model, tmp_path
-):
-    job = TrainingJob(
-        base_model=random_model,
-        parameters=parameters(),
-        iteration=1,
-        start=None,
-        checkpoints=tmp_path,
-        training_data={},
-    )
-    save_adapter(adapted(load_model(random_model), job), job, tmp_path / "best")
+
+@pytest.mark.parametrize(("pairs", "margin", "seconds"), [(4, 1.5, 9.0), (0, None, 0)])
+def test_a_report_tells_how_far_the_preferences_were_learned(tmp_path, pairs, margin, seconds):
     judgements, responses = judged(*[(name, 1, 10, 10) for name in "abcd"])
-    pairs = make_preference_pairs(judgements, responses, prompts(*"abcd"), parameters())
-    audit = {"rows": 0, "validation": 0, "training_data": {"teachers": ["gpt-4o"]}}
+    made = make_preference_pairs(judgements, responses, prompts(*"abcd"), parameters()).head(pairs)
+    manifest = {"steps": 3, "best_step": 2, "validation_loss": 0.5, "energy_wh": 1.0, "tokens": 7}
+    rewards = {"reward_margin": 1.5, "reward_accuracy": 1.0, "kl": 2.0}
+    text = json.dumps({**manifest, **rewards, "seconds": 9.0})
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    unasked = judgements.assign(failure=["over budget", None, None, None])
 
-    adapter = tuned(random_model, tmp_path, pairs, audit)
-    report = report_training(adapter, audit, prompts(*"abcd"), judgements, pairs, BY_PREFERENCE)
+    report = report_training(tmp_path, {"rows": 0}, prompts(*"abcd"), unasked, made, BY_PREFERENCE)
 
-    manifest = json.loads((adapter / "manifest.json").read_text())
-    assert (manifest["method"], manifest["started_from_adapter"]) == ("dpo", True)
-    assert manifest["training_data"] == {"teachers": ["gpt-4o"]}
-    assert (report["tuning"], report["rows"], report["preference_prompts"]) == ("preference", 4, 4)
-    assert report["steps"] == 1
-    assert report["reward_margin"] == manifest["reward_margin"] == 0
-    assert report["over_budget"] == 0
-    assert report["tokens"] > 0
+    assert (report["tuning"], report["preference_prompts"]) == ("preference", 4)
+    assert (report["rows"], report["validation"], report["best_step"]) == (pairs, 0, 2)
+    assert (report["reward_margin"], report["seconds"]) == (margin, seconds)
+    assert report["over_budget"] == 1

@@ -155,12 +155,12 @@ def answer_losses(
         logits_to_keep=answered,
     ).logits  # (batch, positions, vocabulary)
     losses: torch.Tensor = torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2).float(),
-        targets[:, answered],
+        logits.flatten(0, 1).float(),
+        targets[:, answered].flatten(),
         ignore_index=IGNORED,
         reduction="none",
     )
-    return losses
+    return losses.view(len(labels), -1)
 
 
 class TrainingWatch(TrainerCallback):
