@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FilePath,
     ImportString,
     NonNegativeInt,
     PositiveFloat,
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from llamaduo.languages import known_languages
+from llamaduo.local_llm.accelerate_config import AccelerateConfig
 from llamaduo.service_llm.budget import Account, Caps
 
 PerIteration = PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -215,6 +217,21 @@ class FineTuningParameters(Parameters):
     """Noise on the embeddings while training (Jain et al. 2023)."""
     preference: PreferenceParameters = PreferenceParameters.model_validate({})
     seed: int = 1
+    launcher: Literal["subprocess", "accelerate"] = "subprocess"
+    """``subprocess`` trains in one process, ``accelerate`` in several on this machine."""
+    accelerate_config: FilePath | None = None
+    """What ``accelerate config`` has written; it says how many processes."""
+
+    @model_validator(mode="after")
+    def _config_of_the_launcher(self) -> "FineTuningParameters":
+        if (self.launcher == "accelerate") != (self.accelerate_config is not None):
+            raise ValueError(
+                "launcher: accelerate needs an accelerate_config, and it alone; conf/accelerate "
+                "has examples"
+            )
+        if self.accelerate_config is not None:
+            AccelerateConfig.read(self.accelerate_config)
+        return self
 
 
 class DecodingParameters(Parameters):

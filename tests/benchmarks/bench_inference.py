@@ -99,7 +99,7 @@ def test_merged_weights_answer_faster_than_unmerged_ones(adapter, conversations)
         "merged": load_merged(BASE_MODEL, adapter),
         "unmerged": PeftModel.from_pretrained(load_model(BASE_MODEL), str(adapter)),
     }
-    stop_tokens = stop_token_ids(models["merged"], tokenizer)
+    stop_tokens = stop_token_ids(models["merged"].generation_config, tokenizer)
     best, answers = {}, {}
     for _ in range(ROUNDS):
         for name, model in models.items():

@@ -1,6 +1,7 @@
 """An adapter that has learned eight pairs by heart."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -74,3 +75,13 @@ def adapter(
     shutil.move(trained, kept)
     trained.parent.rmdir()
     return kept
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where training puts its temporary folder."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder

@@ -12,12 +12,21 @@ import torch
 from llamaduo.local_llm.base_model import (
     BaseModelSpec,
     compute_dtype,
+    load_generation_config,
     load_model,
     load_tokenizer,
     stop_token_ids,
 )
 
-LIGHT_MODULES = ["base_model", "chat", "demo_model", "inference", "sft", "training"]
+LIGHT_MODULES = [
+    "accelerate_config",
+    "base_model",
+    "chat",
+    "demo_model",
+    "inference",
+    "sft",
+    "training",
+]
 HEAVY_PACKAGES = {"torch", "transformers", "peft", "trl", "datasets", "accelerate"}
 
 
@@ -81,7 +90,7 @@ def test_a_model_that_names_no_end_of_a_response_is_refused(copied_model: Path) 
     spec = BaseModelSpec(str(copied_model))
 
     with pytest.raises(ValueError, match=r"model names no token that ends .* set eos_token in"):
-        stop_token_ids(load_model(spec), load_tokenizer(spec))
+        stop_token_ids(load_generation_config(spec), load_tokenizer(spec))
 
 
 def test_a_tokenizer_with_neither_padding_nor_end_is_refused_for_its_end(
@@ -129,7 +138,7 @@ def test_the_stop_tokens_are_those_of_the_generation_config_and_the_tokenizer(
     spec = BaseModelSpec(str(copied_model))
     tokenizer = load_tokenizer(spec)
 
-    assert stop_token_ids(load_model(spec), tokenizer) == [0, tokenizer.eos_token_id, 7]
+    assert stop_token_ids(load_generation_config(spec), tokenizer) == [0, tokenizer.eos_token_id, 7]
 
 
 def test_a_portable_name_leaves_out_this_machine(

@@ -183,3 +183,17 @@ def test_one_pair_is_enough_to_train_on(job: TrainingJob, tmp_path: Path) -> Non
 
     manifest = json.loads((tmp_path / "adapter/manifest.json").read_text())
     assert (manifest["rows"], manifest["steps"], manifest["validation_loss"]) == (1, 40, None)
+
+
+def test_an_adapter_that_a_trainer_has_gathered_is_handed_over_as_one_that_is_in_memory(
+    job: TrainingJob, tmp_path: Path
+) -> None:
+    model = adapted(load_model(job.base_model), job)
+    model.save_pretrained(str(tmp_path / "checkpoint"))
+
+    save_adapter(model, job, tmp_path / "one")
+    save_adapter(model, job, tmp_path / "other", checkpoint=tmp_path / "checkpoint")
+
+    for file in (tmp_path / "one").iterdir():
+        assert (tmp_path / "other" / file.name).read_bytes() == file.read_bytes()
+    assert len(list((tmp_path / "other").iterdir())) == 2

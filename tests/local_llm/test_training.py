@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -39,16 +38,6 @@ parameters = FineTuningParameters(
 pairs = pd.DataFrame({"prompt": ["a"], "response": ["b"]})
 train(BaseModelSpec(sys.argv[1]), pairs, None, Path(sys.argv[2]), parameters, 1, {})
 """
-
-
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where training puts its temporary folder."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    return folder
 
 
 def test_training_changes_the_weights_and_lowers_the_loss(adapter: Path) -> None:
@@ -175,22 +164,22 @@ def test_the_process_and_its_folder_go_with_the_parent(
     parent.send_signal(sent)
 
     assert parent.wait(15) != 0
-    _wait_for(lambda: _has_ended(child))
+    wait_for(lambda: has_ended(child))
     assert list(temporary.iterdir()) == []
 
 
 def _training_process(parent: psutil.Process) -> psutil.Process:
-    _wait_for(lambda: any("llamaduo.local_llm.sft" in c.cmdline() for c in parent.children()))
+    wait_for(lambda: any("llamaduo.local_llm.sft" in c.cmdline() for c in parent.children()))
     return parent.children()[0]
 
 
-def _has_ended(process: psutil.Process) -> bool:
+def has_ended(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return process.status() == psutil.STATUS_ZOMBIE
     return True
 
 
-def _wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

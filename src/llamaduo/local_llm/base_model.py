@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,8 @@ def load_tokenizer(spec: BaseModelSpec) -> PreTrainedTokenizerBase:
 def load_model(spec: BaseModelSpec) -> PreTrainedModel:
     """Load the weights in ``compute_dtype`` (or NF4) on ``device``, in evaluation mode.
 
+    Where processes share one copy, the trainer distributes it; its arguments have to exist by now.
+
     Raises:
         FileNotFoundError: The name is a path, and nothing is there.
     """
@@ -85,11 +87,14 @@ def load_model(spec: BaseModelSpec) -> PreTrainedModel:
     _require_folder(spec)
     silence_known_noise()
     _choose_float_kernels()
+    shared = is_shared()
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype(),
+        # Only floats can be cut into the parts of several processes.
+        bnb_4bit_quant_storage=compute_dtype() if shared else None,
     )
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         spec.name_or_path,
@@ -97,7 +102,7 @@ def load_model(spec: BaseModelSpec) -> PreTrainedModel:
         trust_remote_code=False,
         use_safetensors=True,
         dtype=compute_dtype(),
-        device_map={"": device()},
+        device_map=None if shared else {"": device()},
         quantization_config=quantization if spec.load_in_4bit else None,
     )
     if spec.load_in_4bit:
@@ -126,7 +131,29 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def is_shared() -> bool:
+    """Whether this process holds a part of the weights only: FSDP, or DeepSpeed's ZeRO-3."""
+    from accelerate.utils import parse_flag_from_env
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    return bool(parse_flag_from_env("ACCELERATE_USE_FSDP") or is_deepspeed_zero3_enabled())
+
+
+def load_generation_config(spec: BaseModelSpec) -> GenerationConfig:
+    """The one that ``load_model`` gives the model."""
+    from transformers import AutoConfig, GenerationConfig
+
+    _require_folder(spec)
+    try:
+        return GenerationConfig.from_pretrained(spec.name_or_path, revision=spec.revision or "main")
+    except OSError:  # the model has none of its own
+        config = AutoConfig.from_pretrained(
+            spec.name_or_path, revision=spec.revision, trust_remote_code=False
+        )
+        return GenerationConfig.from_model_config(config)
+
+
+def stop_token_ids(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end a response, ascending.
 
     A chat model often ends its turn with another token than the one that ends a document; its
@@ -135,7 +162,7 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     Raises:
         ValueError: There is none.
     """
-    ends = model.generation_config.eos_token_id
+    ends = generation.eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
     stops = sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
     if not stops:

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import resource
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
@@ -24,11 +26,14 @@ from transformers import (
     TrainerState,
     set_seed,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import DPOConfig, SFTConfig
 
 from llamaduo.local_llm.base_model import (
     compute_dtype,
     device,
+    is_shared,
+    load_generation_config,
     load_model,
     load_tokenizer,
     stop_token_ids,
@@ -42,6 +47,7 @@ from llamaduo.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
 
+CONFIG_FILE = "adapter_config.json"
 MOST_KEPT = 2
 """Checkpoints besides the best one: the last, and the one that is being written."""
 
@@ -57,21 +63,26 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         TrainingError: Nothing to train on, an adapter that does not fit the settings, or a loss
             that runs away.
     """
-    started, meter = time.perf_counter(), EnergyMeter()
+    started = time.perf_counter()
     tokenizer = load_tokenizer(job.base_model)
-    base = load_model(job.base_model)
+    generation = load_generation_config(job.base_model)
     encode = encode_preferences if job.method == "dpo" else encode_rows
-    rows = encode(tokenizer, pairs, stop_token_ids(base, tokenizer))
+    rows = encode(tokenizer, pairs, stop_token_ids(generation, tokenizer))
     kept = short_enough(rows, job.parameters.max_length)
     validation = [row for row in kept if row["validation"]]
     training = [row for row in kept if not row["validation"]]
     if not training:
         raise TrainingError("there are no pairs to train on")
-    steps = step_budget(job, len(training), PartialState().num_processes)
+    steps = step_budget(job, len(training), job.processes)
+    # Before the model: they connect the processes, which may share its weights, and give each its
+    # GPU.
+    arguments = training_arguments(job, steps, has_validation=bool(validation))
+    meter = EnergyMeter()
+    base = load_model(job.base_model)
     model = adapted(base, job)
     trainer = trainer_class(job.method)(
         model=model,
-        args=training_arguments(job, steps, has_validation=bool(validation)),
+        args=arguments,
         train_dataset=Dataset.from_list(training),
         eval_dataset=Dataset.from_list(validation) if validation else None,
         processing_class=tokenizer,
@@ -79,11 +90,15 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     trainer.remove_callback(PrinterCallback)  # would print a dict a step
     if validation:
         trainer.add_callback(EarlyStoppingCallback(job.parameters.patience))
-    with ProgressDisplay("training") as display:
+    first = PartialState().is_main_process
+    with ProgressDisplay("training", quiet=not first) as display:
         trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
         run(trainer, model, latest_checkpoint(job.checkpoints))
-    if trainer.is_world_process_zero():
-        save_adapter(model, job, adapter_folder)
+    used = resources(meter)
+    PartialState().destroy_process_group()  # its threads would abort a process that ends
+    if first:
+        gathered = written_by(trainer.state, job) if is_shared() else None
+        save_adapter(model, job, adapter_folder, gathered)
         beta = job.parameters.preference.beta
         write_log(trainer.state, beta, adapter_folder / LOG_FILE)
         manifest = {
@@ -98,8 +113,8 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
             **final_rewards(trainer.state, beta),
             "tokens": trainer.state.num_input_tokens_seen,
             "seconds": round(time.perf_counter() - started, 1),
-            "energy_wh": round(meter.watt_hours(), 3),
-            "peak_memory_mib": peak_memory_mib(),
+            "processes": job.processes,
+            **used,
         }
         (adapter_folder / "manifest.json").write_text(
             json.dumps(manifest, indent=2), encoding="utf-8"
@@ -117,7 +132,8 @@ def run(trainer: Watched, model: PeftModel, checkpoint: Path | None) -> None:
         return
     # Resumed, the trainer would take another step before it looks whether there is one to take.
     trainer.state = state
-    model.load_adapter(state.best_model_checkpoint or str(checkpoint), "default")
+    if not is_shared():
+        model.load_adapter(state.best_model_checkpoint or str(checkpoint), "default")
 
 
 def has_ended(state: TrainerState) -> bool:
@@ -160,6 +176,8 @@ def training_arguments(
         bf16=compute_dtype() is torch.bfloat16,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
+        ddp_backend="gloo" if job.processes > 1 and not on_gpu else None,
+        ddp_find_unused_parameters=False,  # an adapter's are all used
         # Trades time for memory, which is scarce on a GPU only.
         activation_checkpointing=on_gpu,
         gradient_checkpointing=None,  # the old name, on in TRL
@@ -217,7 +235,7 @@ def rewards(entry: dict[str, Any], beta: float, prefix: str = "") -> dict[str, f
     return {
         "reward_margin": entry.get(f"{prefix}rewards/margins"),
         "reward_accuracy": entry.get(f"{prefix}rewards/accuracies"),
-        "kl": None if rejected is None else -rejected / beta,
+        "kl": None if rejected is None else 0.0 - rejected / beta,  # no minus zero
     }
 
 
@@ -236,6 +254,9 @@ def final_rewards(state: TrainerState, beta: float) -> dict[str, float | None]:
 def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
     """The base model with the start adapter, or with a fresh one drawn from the seed."""
     settings = job.parameters
+    # Beside bfloat16 weights ZeRO-3 cannot gather them
+    # (https://github.com/deepspeedai/DeepSpeed/issues/8072).
+    in_float32 = job.base_model.load_in_4bit or not is_deepspeed_zero3_enabled()
     if job.start is None:
         set_seed(settings.seed)
         fresh = LoraConfig(
@@ -247,8 +268,10 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             use_dora=settings.use_dora,
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(model, fresh)
-    continued = PeftModel.from_pretrained(model, str(job.start), is_trainable=True)
+        return get_peft_model(model, fresh, autocast_adapter_dtype=in_float32)
+    continued = PeftModel.from_pretrained(
+        model, str(job.start), is_trainable=True, autocast_adapter_dtype=in_float32
+    )
     config = cast(LoraConfig, continued.peft_config["default"])
     trained_for, base = config.base_model_name_or_path, job.base_model.portable_name
     if trained_for != base:
@@ -269,12 +292,31 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
     return continued
 
 
-def save_adapter(model: PeftModel, job: TrainingJob, folder: Path) -> None:
-    """Write the weights and a config that reads the same wherever and whenever it is written."""
-    # Only this one: beside it DPO keeps the one that it started from.
-    model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
-    (folder / "README.md").unlink()  # PEFT's empty model card, with this machine's paths
-    file = folder / "adapter_config.json"
+def written_by(state: TrainerState, job: TrainingJob) -> Path:
+    """The checkpoint of the adapter that a training has come to."""
+    last = job.checkpoints / f"checkpoint-{state.global_step}"
+    return Path(state.best_model_checkpoint or last)
+
+
+def save_adapter(
+    model: PeftModel, job: TrainingJob, folder: Path, checkpoint: Path | None = None
+) -> None:
+    """Write the weights and a config that reads the same wherever and whenever it is written.
+
+    Args:
+        checkpoint: Where the trainer has gathered the weights of which this process has a part.
+    """
+    if checkpoint is None:
+        # Only this one: beside it DPO keeps the one that it started from.
+        model.save_pretrained(
+            str(folder), selected_adapters=["default"], save_embedding_layers=False
+        )
+        (folder / "README.md").unlink()  # PEFT's empty model card, with this machine's paths
+    else:
+        folder.mkdir()
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            shutil.copyfile(checkpoint / name, folder / name)
+    file = folder / CONFIG_FILE
     config = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = job.base_model.portable_name
     if isinstance(config["target_modules"], list):
@@ -302,6 +344,22 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
             for package in ("torch", "transformers", "trl", "peft")
         },
         "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+
+
+def resources(meter: EnergyMeter) -> dict[str, Any]:
+    """What all processes have used: ``energy_wh``, and ``peak_memory_mib`` as in the manifest.
+
+    That is the sum of their main memories, and the most that one of them has held on its GPU.
+    """
+    here = {"energy_wh": meter.watt_hours(), **peak_memory_mib()}
+    each: list[dict[str, Any]] = gather_object([here])
+    return {
+        "energy_wh": round(sum(process["energy_wh"] for process in each), 3),
+        "peak_memory_mib": {
+            "main": sum(process["main"] for process in each),
+            "gpu": max(process["gpu"] for process in each),
+        },
     }
 
 

@@ -72,7 +72,7 @@ def respond(
     batches = [order[i : i + prompts_per_batch] for i in range(0, len(order), prompts_per_batch)]
     responses: dict[int, list[Response]] = {}
     with _seeded(decoding.seed), _loaded(base_model, adapter) as model:
-        stop_tokens = stop_token_ids(model, tokenizer)
+        stop_tokens = stop_token_ids(model.generation_config, tokenizer)
         model.generation_config = _generation_config(decoding, stop_tokens, tokenizer)
         with ProgressDisplay("responses", quiet=len(batches) < 2) as display:
             for batch in batches:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast, gather_object
 from datasets import Dataset
 from transformers import (
     Trainer,
@@ -62,13 +63,15 @@ class Watched(Trainer):
         return loss
 
     def last_pairs(self) -> list[str]:
-        """Ids of the pairs of the last step, on this process."""
+        """Ids of the pairs of the last step; all processes have to ask for them."""
         seen = {
             tuple(ids[mask.bool()].tolist())
             for batch in self._seen
             for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
         }
-        return [row["id"] for row in self._rows if tuple(row["input_ids"]) in seen]
+        here = [row["id"] for row in self._rows if tuple(row["input_ids"]) in seen]
+        everywhere: list[str] = gather_object(here)
+        return everywhere
 
 
 class WatchedTrainer(Watched, SFTTrainer):
@@ -216,14 +219,16 @@ class TrainingWatch(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask for a checkpoint after some minutes without one."""
-        if time.perf_counter() - self._saved > CHECKPOINT_AFTER_S:
+        """Ask for a checkpoint after some minutes without one, by the first process's clock."""
+        late = time.perf_counter() - self._saved > CHECKPOINT_AFTER_S
+        if broadcast(torch.tensor(late, dtype=torch.uint8, device=args.device)):
             control.should_save = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Mark the checkpoint as whole."""
+        """Mark the checkpoint as whole, when all processes have written their part of it."""
         self._saved = time.perf_counter()
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

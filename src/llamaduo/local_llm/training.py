@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from llamaduo.local_llm.accelerate_config import AccelerateConfig
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.checkpoints import (
     FINISHED,
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 JOB_FILE = "job.json"
 PAIRS_FILE = "pairs.jsonl"
 ERROR_FILE = "error.txt"
+TRACE_FILE = "trace.txt"
 ADAPTER_FOLDER = "adapter"
 LOG_FILE = "training_log.jsonl"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -66,6 +68,8 @@ class TrainingJob:
     """The folder of this training's checkpoints."""
     training_data: dict[str, Any]
     """What the adapter has learned from, for its manifest."""
+    processes: int = 1
+    """That train together, each on its own part of a batch."""
     method: Method = "sft"
 
     @property
@@ -97,6 +101,7 @@ class TrainingJob:
             "start": None if self.start is None else str(self.start),
             "checkpoints": str(self.checkpoints),
             "training_data": self.training_data,
+            "processes": self.processes,
             "method": self.method,
         }
         file.write_text(json.dumps(job, indent=2), encoding="utf-8")
@@ -112,6 +117,7 @@ class TrainingJob:
             start=None if job["start"] is None else Path(job["start"]),
             checkpoints=Path(job["checkpoints"]),
             training_data=job["training_data"],
+            processes=job["processes"],
             method=job["method"],
         )
 
@@ -150,6 +156,8 @@ def train(
     Raises:
         TrainingError: The process has failed; the message carries its last error.
     """
+    config_file = parameters.accelerate_config
+    config = None if config_file is None else AccelerateConfig.read(config_file)
     folder = Path(tempfile.mkdtemp(prefix="llamaduo-training-"))
     try:
         _write_pairs(pairs, folder / PAIRS_FILE)
@@ -160,21 +168,24 @@ def train(
             start=start,
             checkpoints=checkpoints,
             training_data=training_data,
+            processes=config.num_processes if config else 1,
             method=method,
         )
         own = open_checkpoints(checkpoints, _digest(job, folder / PAIRS_FILE))
         drop_incomplete(own)
         if checkpoint := latest_checkpoint(own):
             logger.info("training goes on from step %d", step_of(checkpoint))
-        dataclasses.replace(job, checkpoints=own.absolute()).write(folder / JOB_FILE)
-        exit_code = _run_to_its_end(folder)
+        job = dataclasses.replace(job, checkpoints=own.absolute())
+        job.write(folder / JOB_FILE)
+        exit_code = _run_to_its_end(folder, config)
         if exit_code != 0:
-            raise TrainingError(_failure(folder, exit_code))
+            raise TrainingError(_failure(folder, exit_code, job))
         (own / FINISHED).touch()
         (folder / JOB_FILE).unlink()
         (folder / PAIRS_FILE).unlink()
     except BaseException:
-        shutil.rmtree(folder)
+        # A process that has outlived its launcher removes it as well.
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder / ADAPTER_FOLDER
@@ -183,7 +194,9 @@ def train(
 def _digest(job: TrainingJob, pairs: Path) -> str:
     """Of all that decides which weights come out, but the machine and its packages."""
     start = job.start and hashlib.sha256((job.start / WEIGHTS_FILE).read_bytes()).hexdigest()
-    decisive = [dataclasses.asdict(job.base_model), job.settings, job.method, start]
+    config = job.parameters.accelerate_config
+    launched = config and config.read_text(encoding="utf-8")
+    decisive = [dataclasses.asdict(job.base_model), job.settings, job.method, start, launched]
     content = json.dumps(decisive, sort_keys=True).encode() + pairs.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -194,12 +207,13 @@ def _write_pairs(pairs: pd.DataFrame, file: Path) -> None:
     )
 
 
-def _run_to_its_end(folder: Path) -> int:
+def _run_to_its_end(folder: Path, config: AccelerateConfig | None) -> int:
     """The exit code; whatever interrupts the wait ends the process too."""
+    module = "sft" if config is None else "launcher"
     with subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-        [sys.executable, "-m", "llamaduo.local_llm.sft", str(folder)],
+        [sys.executable, "-m", f"llamaduo.local_llm.{module}", str(folder)],
         stdin=subprocess.PIPE,  # never written to: the process ends when this end closes with us
-        env=_environment(),
+        env=_environment(config),
         process_group=0,  # Ctrl-C reaches this process alone, which then decides for both
     ) as process:
         try:
@@ -218,22 +232,36 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _environment() -> dict[str, str]:
-    """The environment of the training process; what the user has set stays."""
-    defaults = {
-        "TOKENIZERS_PARALLELISM": "false",
-        "CUDA_VISIBLE_DEVICES": "0",  # one process drives one GPU
-    }
-    return {**defaults, **os.environ}
+def _environment(config: AccelerateConfig | None) -> dict[str, str]:
+    """The environment of the training processes; what the user has set stays."""
+    defaults = {"TOKENIZERS_PARALLELISM": "false"}
+    if config is None:
+        defaults["CUDA_VISIBLE_DEVICES"] = "0"  # one process drives one GPU
+        return {**defaults, **os.environ}
+    cores = os.cpu_count() or 1
+    defaults["OMP_NUM_THREADS"] = str(max(1, cores // config.num_processes))
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if config.on_cpu else {}
+    return {**defaults, **os.environ, **hidden}
 
 
-def _failure(folder: Path, exit_code: int) -> str:
+def ended_by_signal(process: str, number: int, checkpoints: Path) -> str:
+    """Say how a process ended, and where another run goes on."""
+    name = signal.Signals(number).name
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    checkpoint = latest_checkpoint(checkpoints)
+    place = f"after step {step_of(checkpoint)}" if checkpoint else "at the first step"
+    return f"{process} was ended by {name}{hint}; run again, and it goes on {place}"
+
+
+def _failure(folder: Path, exit_code: int, job: TrainingJob) -> str:
     if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"the training process was ended by {name}{hint}"
+        return ended_by_signal("the training process", -exit_code, job.checkpoints)
     error_file = folder / ERROR_FILE
     if not error_file.exists():
         return f"the training process ended with exit code {exit_code}; its output is above"
+    if (folder / TRACE_FILE).exists():
+        sys.stderr.write((folder / TRACE_FILE).read_text(encoding="utf-8"))
     reason = error_file.read_text(encoding="utf-8")
+    if job.processes > 1:
+        return reason
     return f"{reason} (exit code {exit_code} of the training process)"
