@@ -293,6 +293,7 @@ def places(tmp_path):
 MADE = (
     *("screened_coverage", "seeds", "synthesis_replies", "parsed_pairs", "pair_judge_replies"),
     *("training_set",),
+    *("preference_prompts", "preference_responses", "preference_judgements", "preference_pairs"),
     *("responses", "scores", "counterfactuals", "counterfactual_responses"),
     *("audit_cases", "audit_replies"),
 )
@@ -529,6 +530,31 @@ def test_what_was_made_from_a_row_goes_although_the_gate_has_replaced_its_addres
     assert journal.count(lambda text: "Nordstr" in text) == 0
     assert journal.count(lambda text: "printer" in text) == 1
     assert b"Nordstr" not in b"".join(path.read_bytes() for path in places.files())
+
+
+def test_what_a_loop_has_asked_itself_of_a_row_goes_to_the_preference_pair(places):
+    run_beside_a_letter(places, ROW)
+    own, other = {"id": "p003-00001", "seed_id": "train-1"}, {"id": "p003-00002", "seed_id": "x"}
+    tables = {
+        "preference_prompts": {"prompt": "Ask Müller."},
+        "preference_responses": {"sample": 1, "response": "Dear Jürgen"},
+        "preference_judgements": {"sample": 1, "text": "Jürgen is answered well"},
+        "preference_pairs": {"chosen": "Dear Jürgen", "rejected": "Dear Müller"},
+    }
+    replies = {"preference_responses", "preference_judgements"}  # have the id alone
+    written = [
+        put_version(
+            places,
+            name,
+            VERSION,
+            *({"id": row["id"], **more} if name in replies else row | more for row in (own, other)),
+        )
+        for name, more in tables.items()
+    ]
+
+    forget_address(places)
+
+    assert [[row["id"] for row in rows_of(path)] for path in written] == [["p003-00002"]] * 4
 
 
 def test_what_answers_a_test_prompt_goes_and_its_figures_stay(places):

@@ -148,6 +148,31 @@ class SynthesisParameters(Parameters):
         return int(for_iteration(self.pairs_per_iteration, iteration - 1))
 
 
+class PreferenceParameters(Parameters):
+    """Preference learning past the plateau of SFT (DPO, Rafailov et al. 2023).
+
+    Names as in TRL's ``DPOConfig``; batches, schedule and LoRA are those of the fine-tuning.
+    """
+
+    enabled: bool = False
+    """False ends a loop at its plateau."""
+    prompts: int = Field(200, ge=1)
+    """Coverage-train prompts that are answered and judged in each such iteration."""
+    responses_per_prompt: int = Field(4, ge=1)
+    """Responses to each, drawn as the evaluation draws; greedy decoding gives one."""
+    chosen: Literal["reference", "best_response"] = "reference"
+    """What is preferred over the worst response to a prompt: its reference, which counts as full
+    marks, or the best response."""
+    margin: float = Field(10.0, gt=0, le=100)
+    """Points (0-100, the mean of both scores) that must lie between the two."""
+    beta: float = Field(0.1, gt=0)
+    """The higher, the nearer the local LLM stays to what it was (0.1: the paper's and TRL's)."""
+    learning_rate: PositiveFloat = 5e-6
+    """The highest of the schedule (alignment handbook, zephyr-7b-dpo-qlora)."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the pairs, as far as the two limits of steps allow (same source)."""
+
+
 class FineTuningParameters(Parameters):
     """``params:fine_tuning``. Names as in PEFT's ``LoraConfig`` and TRL's ``SFTConfig``."""
 
@@ -190,6 +215,7 @@ class FineTuningParameters(Parameters):
     """Learn magnitude and direction apart (Liu et al. 2024)."""
     neftune_noise_alpha: PositiveFloat | None = None
     """Noise on the embeddings while training (Jain et al. 2023)."""
+    preference: PreferenceParameters = PreferenceParameters.model_validate({})
     seed: int = 1
     launcher: Literal["subprocess", "accelerate"] = "subprocess"
     """``subprocess`` trains in one process, ``accelerate`` in several on this machine."""

@@ -296,6 +296,34 @@ class DuePairs(TrainingSet):
     """Never trained on."""
 
 
+class PreferencePrompts(Pairs):
+    """Coverage-train prompts that the local LLM answers to learn preferences; may be empty."""
+
+    seed_id: Series[str] = pa.Field(unique=True)
+    """The coverage pair."""
+    validation: Series[bool]
+    """SFT never trains on it."""
+
+
+class PreferencePairs(Table):
+    """Two responses to a prompt, of which one is preferred; may be empty."""
+
+    id: Series[str] = pa.Field(unique=True)
+    """Of the preference prompt."""
+    seed_id: Series[str]
+    system: Series[str]
+    prompt: Series[str]
+    chosen: Series[str]
+    rejected: Series[str]
+    """A response of the adapter that the training starts from."""
+    rejected_finished: Series[bool]
+    chosen_score: Series[float] = pa.Field(ge=0, le=100)
+    """100 for a reference."""
+    rejected_score: Series[float] = pa.Field(ge=0, le=100)
+    validation: Series[bool]
+    """Never trained on."""
+
+
 class TrainingLog(Table):
     """A training, step by step."""
 
@@ -303,7 +331,7 @@ class TrainingLog(Table):
     epoch: Series[float]
     """Passes over the pairs so far."""
     loss: Series[float]
-    """Mean cross-entropy of the response tokens, in nats."""
+    """Mean cross-entropy of the response tokens, in nats; by preference DPO's loss."""
     validation_loss: Series[float] = pa.Field(nullable=True)
     """The same on pairs that are never trained on; null where it was not looked at."""
     learning_rate: Series[float]
@@ -315,6 +343,14 @@ class TrainingLog(Table):
     """Read so far, padding left out."""
     tokens_per_s: Series[float] = pa.Field(nullable=True)
     """Of this step, looks at the validation pairs included; null for the first one."""
+    reward_margin: Series[float] = pa.Field(nullable=True)
+    """By preference: the mean of beta times the log ratio of now and the start, of the chosen less
+    that of the rejected. This and what follows is null for SFT."""
+    reward_accuracy: Series[float] = pa.Field(nullable=True, ge=0, le=1)
+    """Share of the pairs with a margin above 0."""
+    kl: Series[float] = pa.Field(nullable=True)
+    """KL(start ‖ now) of a response in nats, estimated on the rejected ones, which the start has
+    drawn; high, since they are its worst, from which it is led away."""
 
 
 class Responses(Table):

@@ -17,7 +17,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from llamaduo.parameters import EvaluationParameters, FairnessParameters, LoopParameters
+from llamaduo.parameters import (
+    EvaluationParameters,
+    FairnessParameters,
+    FineTuningParameters,
+    LoopParameters,
+)
 from llamaduo.pipelines.evaluation import decision, statistics
 from llamaduo.pipelines.evaluation.assessment import assess_scores
 from llamaduo.pipelines.evaluation.judging import SCORES, score_prompts
@@ -28,6 +33,7 @@ pytestmark = pytest.mark.timeout(900)
 LOOPS = 10_000
 EVALUATIONS = 2_000
 LOOP = LoopParameters(max_iterations=10, carry={})
+FINE_TUNING = FineTuningParameters(start="previous", learning_rate=1e-3, epochs=1)
 FAIRNESS, FAIR = FairnessParameters(), {"alarms": []}
 EVALUATION = EvaluationParameters(
     target_similarity=80, target_precision=80, judgements_per_response=3, decoding={}
@@ -46,7 +52,7 @@ RISING = tuple(range(0, 2 * LOOP.max_iterations, 2))
 SATURATED = (-20, -13, -8, -4, -2, *FLAT[5:])
 """True means by iteration."""
 ALL_GOOD = {"asked": 8, "kept": 8, "dropped": {}, "over_budget": 0}
-TRAINED = dict.fromkeys(decision.TRAINING, 0)
+TRAINED = {**dict.fromkeys(decision.TRAINING, 0), "tuning": "sft", "over_budget": 0}
 PASSED = {
     "judges": [{"model": "judge", "failures": [], "spread": dict.fromkeys(SCORES, JUDGE_SD)}],
     "over_budget": 0,
@@ -219,12 +225,18 @@ def scores_of(values):
     return table.assign(id=[f"test-{n}" for n in table.index])
 
 
+def assess(scores, history, evaluation):
+    return assess_scores(
+        scores, history, ALL_GOOD, TRAINED, PASSED, {}, evaluation, FINE_TUNING, LOOP
+    )
+
+
 def run_nodes(values, holdout):
     """One loop by the nodes of the real one: the reason and the iteration of its end."""
     history = []
     while True:
         scores = scores_of(values[len(history)])
-        assessed = assess_scores(scores, history, ALL_GOOD, PASSED, {}, EVALUATION, LOOP)
+        assessed = assess(scores, history, EVALUATION)
         opened = decision.open_holdout(assessed, scores_of(holdout[len(history)]))
         confirmation = decision.confirm(opened, EVALUATION)
         verdict = decision.reach_verdict(assessed, confirmation, FAIR, LOOP, FAIRNESS)
@@ -273,7 +285,7 @@ def test_failures_of_the_judge_never_raise_the_bound():
             failed = judgements.index.isin(order[: int(4 * percent)])
             judgements.loc[failed, [*names, "failure"]] = [np.nan, np.nan, Failure.GAVE_UP]
             scores = score_prompts(judgements, responses, pairs, evaluation)
-            assessment = assess_scores(scores, None, ALL_GOOD, PASSED, {}, evaluation, LOOP)
+            assessment = assess(scores, None, evaluation)
             confirmation = decision.confirm(scores, evaluation)
             assert assessment["target_met"] == confirmation["confirmed"] == (percent <= 2)
             for summary, name in product((assessment, confirmation), names):

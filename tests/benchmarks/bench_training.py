@@ -16,8 +16,9 @@ from trl import SFTTrainer
 
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer, stop_token_ids
 from llamaduo.local_llm.chat import to_messages
-from llamaduo.local_llm.fine_tune import adapted, encode_rows, training_arguments
+from llamaduo.local_llm.fine_tune import adapted, training_arguments
 from llamaduo.local_llm.inference import DecodingSettings, respond
+from llamaduo.local_llm.rows import encode_rows
 from llamaduo.local_llm.trainer import AnswerTokenTrainer
 from llamaduo.local_llm.training import TrainingJob, train
 from llamaduo.parameters import FineTuningParameters

@@ -10,9 +10,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.utils.rnn import pad_sequence
 
 from llamaduo.local_llm.base_model import BaseModelSpec, device, load_model, load_tokenizer
-from llamaduo.local_llm.fine_tune import encode_rows
 from llamaduo.local_llm.inference import load_merged
-from llamaduo.local_llm.rows import IGNORED
+from llamaduo.local_llm.rows import IGNORED, encode_rows
 
 Batch = dict[str, torch.Tensor]
 

@@ -16,14 +16,12 @@ from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokeni
 from llamaduo.local_llm.chat import encode_prompt, to_messages
 from llamaduo.local_llm.fine_tune import (
     adapted,
-    encode_rows,
     fine_tune,
     save_adapter,
-    short_enough,
     step_budget,
     training_arguments,
 )
-from llamaduo.local_llm.rows import IGNORED
+from llamaduo.local_llm.rows import IGNORED, encode_rows, short_enough
 from llamaduo.local_llm.training import TrainingError, TrainingJob
 from llamaduo.parameters import FineTuningParameters
 from tests.local_llm.conftest import changed

@@ -38,7 +38,8 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from llamaduo.local_llm.base_model import load_model, load_tokenizer
-from llamaduo.local_llm.fine_tune import adapted, encode_rows, training_arguments
+from llamaduo.local_llm.fine_tune import adapted, training_arguments
+from llamaduo.local_llm.rows import encode_rows
 from llamaduo.local_llm.trainer import WatchedTrainer, trainer_class
 from llamaduo.local_llm.training import TrainingJob
 
@@ -67,7 +68,7 @@ for name in ("ours", "unwrapped"):
     job = replace(job, checkpoints=file.parent / name)
     arguments = training_arguments(job, 3, has_validation=False)
     gradients = Gradients()
-    trainer = (trainer_class() if name == "ours" else UnwrappedTrainer)(
+    trainer = (trainer_class("sft") if name == "ours" else UnwrappedTrainer)(
         model=adapted(load_model(job.base_model), job),
         args=arguments,
         train_dataset=Dataset.from_list(rows),

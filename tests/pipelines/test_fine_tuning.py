@@ -9,13 +9,14 @@ from llamaduo.local_llm.fine_tune import adapted, save_adapter
 from llamaduo.local_llm.training import TrainingJob
 from llamaduo.parameters import FineTuningParameters, IterationParameters, for_iteration
 from llamaduo.pipelines.fine_tuning.nodes import (
+    REWARDS,
     audit_due_pairs,
     choose_due_pairs,
     describe_training_data,
     fine_tune,
     plot_training_curve,
 )
-from llamaduo.schemas import seeds_of
+from llamaduo.schemas import PreferencePairs, seeds_of
 
 PARAMETERS = FineTuningParameters(
     start="previous",
@@ -34,7 +35,7 @@ def changed(**changes):
 
 def due(parameters, iteration):
     return choose_due_pairs(
-        training_set(), BROUGHT, parameters, IterationParameters(index=iteration)
+        training_set(), BROUGHT, None, parameters, IterationParameters(index=iteration)
     )
 
 
@@ -89,9 +90,8 @@ def test_ready_pairs_are_seeds_of_their_own():
         seed_id=[""] * 10 + [f"r{n}" for n in range(40)], origin=["coverage"] * 10 + ["ready"] * 40
     )
 
-    pairs = choose_due_pairs(
-        ready, BROUGHT, changed(start="base", validation_share=0.2), IterationParameters(index=3)
-    )
+    parameters = changed(start="base", validation_share=0.2)
+    pairs = choose_due_pairs(ready, BROUGHT, None, parameters, IterationParameters(index=3))
 
     assert pairs.loc[pairs["origin"] == "coverage", "validation"].sum() == 2
     assert 3 < pairs.loc[pairs["origin"] == "ready", "validation"].sum() < 13
@@ -110,9 +110,20 @@ def test_where_pairs_were_asked_for_in_vain_nothing_is_due_and_the_adapter_is_ha
     in_vain = {**BROUGHT, "kept": 0}
     iteration = IterationParameters(index=4)
 
-    pairs = choose_due_pairs(training_set(), in_vain, PARAMETERS, iteration)
+    pairs = choose_due_pairs(training_set(), in_vain, None, PARAMETERS, iteration)
     audit = audit_due_pairs(random_model, pairs, training_set(), in_vain, PARAMETERS)
-    handed_on = fine_tune(random_model, tmp_path, pairs, audit, tmp_path, PARAMETERS, iteration)
+    handed_on = fine_tune(
+        random_model,
+        tmp_path,
+        None,
+        pairs,
+        PreferencePairs.empty(),
+        audit,
+        tmp_path,
+        None,
+        PARAMETERS,
+        iteration,
+    )
 
     assert handed_on == tmp_path
     assert "nothing new to train on" in caplog.text
@@ -214,9 +225,12 @@ def test_an_adapter_that_goes_on_names_the_teachers_of_the_whole_training_set(
     trained = fine_tune(
         random_model,
         previous,
+        tmp_path / "best",
         pairs,
+        PreferencePairs.empty(),
         audit,
         tmp_path / "checkpoints",
+        None,
         PARAMETERS,
         IterationParameters(index=3),
     )
@@ -236,10 +250,16 @@ def test_a_training_curve_shows_both_losses_and_the_speed():
             "learning_rate": [1e-3, 1e-4],
             "grad_norm": [1.0, 0.5],
             "tokens_per_s": [None, 100.0],
+            **dict.fromkeys(REWARDS),
         }
     )
 
     figure = plot_training_curve(log)
+    by_preference = plot_training_curve(log.assign(**{name: [0.0, 0.5] for name in REWARDS}))
 
+    assert len(figure.data) == 5
+    assert {line.name for line in by_preference.data} - {line.name for line in figure.data} == set(
+        REWARDS.values()
+    )
     assert {line.name: list(line.y) for line in figure.data}["validation loss"] == [1.5]
     assert {line.name for line in figure.data} >= {"learning rate", "gradient norm"}

@@ -1,4 +1,4 @@
-"""LoRA on prompt-response pairs with TRL; runs in the training process."""
+"""LoRA on pairs with TRL, by SFT or DPO; runs in the training process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerState,
     set_seed,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
-from trl import SFTConfig
+from trl import DPOConfig, SFTConfig
 
 from llamaduo.local_llm.base_model import (
     compute_dtype,
@@ -41,8 +40,8 @@ from llamaduo.local_llm.base_model import (
 )
 from llamaduo.local_llm.checkpoints import latest_checkpoint
 from llamaduo.local_llm.energy import EnergyMeter
-from llamaduo.local_llm.rows import encode_row
-from llamaduo.local_llm.trainer import TrainingWatch, WatchedTrainer, trainer_class
+from llamaduo.local_llm.rows import encode_preferences, encode_rows, short_enough
+from llamaduo.local_llm.trainer import TrainingWatch, Watched, trainer_class
 from llamaduo.local_llm.training import LOG_FILE, WEIGHTS_FILE, TrainingError, TrainingJob
 from llamaduo.progress import ProgressDisplay
 
@@ -57,7 +56,8 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     """Train an adapter and write it, its log and its manifest into a new folder.
 
     Args:
-        pairs: ``prompt``, ``response`` and optionally ``id``, ``system`` and ``validation``.
+        pairs: ``prompt``, ``response`` and optionally ``id``, ``system`` and ``validation``; for
+            DPO ``PreferencePairs``.
 
     Raises:
         TrainingError: Nothing to train on, an adapter that does not fit the settings, or a loss
@@ -66,7 +66,8 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     started = time.perf_counter()
     tokenizer = load_tokenizer(job.base_model)
     generation = load_generation_config(job.base_model)
-    rows = encode_rows(tokenizer, pairs, stop_token_ids(generation, tokenizer))
+    encode = encode_preferences if job.method == "dpo" else encode_rows
+    rows = encode(tokenizer, pairs, stop_token_ids(generation, tokenizer))
     kept = short_enough(rows, job.parameters.max_length)
     validation = [row for row in kept if row["validation"]]
     training = [row for row in kept if not row["validation"]]
@@ -79,7 +80,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     meter = EnergyMeter()
     base = load_model(job.base_model)
     model = adapted(base, job)
-    trainer = trainer_class()(
+    trainer = trainer_class(job.method)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(training),
@@ -98,7 +99,8 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     if first:
         gathered = written_by(trainer.state, job) if is_shared() else None
         save_adapter(model, job, adapter_folder, gathered)
-        write_log(trainer.state, adapter_folder / LOG_FILE)
+        beta = job.parameters.preference.beta
+        write_log(trainer.state, beta, adapter_folder / LOG_FILE)
         manifest = {
             **describe(job, adapter_folder),
             "vocabulary": base.config.get_text_config().vocab_size,
@@ -108,6 +110,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
             "steps": trainer.state.global_step,
             "best_step": trainer.state.best_global_step or trainer.state.global_step,
             "validation_loss": trainer.state.best_metric,
+            **final_rewards(trainer.state, beta),
             "tokens": trainer.state.num_input_tokens_seen,
             "seconds": round(time.perf_counter() - started, 1),
             "processes": job.processes,
@@ -118,7 +121,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         )
 
 
-def run(trainer: WatchedTrainer, model: PeftModel, checkpoint: Path | None) -> None:
+def run(trainer: Watched, model: PeftModel, checkpoint: Path | None) -> None:
     """Train from the beginning or from a checkpoint; a training that had ended stays as it was."""
     if checkpoint is None:
         trainer.train()
@@ -144,54 +147,6 @@ def has_ended(state: TrainerState) -> bool:
     return looks >= patience
 
 
-def encode_rows(
-    tokenizer: PreTrainedTokenizerBase, pairs: list[dict[str, Any]], stop_tokens: list[int]
-) -> list[dict[str, Any]]:
-    """The row of each pair, with ``id`` and ``validation``.
-
-    Raises:
-        TrainingError: A response does not end with a stop token, so that the model would never
-            learn to stop.
-    """
-    rows = []
-    for number, pair in enumerate(pairs, start=1):
-        row = encode_row(tokenizer, pair)
-        if not set(stop_tokens) & set(row["labels"]):
-            names = ", ".join(str(tokenizer.convert_ids_to_tokens(token)) for token in stop_tokens)
-            raise TrainingError(
-                f"the chat template of {tokenizer.name_or_path} ends a response with none of the "
-                f"model's stop tokens ({names}), so that it would never learn to stop; put the "
-                "template's end of turn into eos_token_id of its generation_config.json"
-            )
-        names_and_role = {
-            "id": pair.get("id", f"pair {number}"),
-            "validation": pair.get("validation", False),
-        }
-        rows.append({**row, **names_and_role})
-    return rows
-
-
-def short_enough(rows: list[dict[str, Any]], max_length: int) -> list[dict[str, Any]]:
-    """The rows of at most ``max_length`` tokens; how many are left out is said.
-
-    Raises:
-        TrainingError: None is left.
-    """
-    kept = [row for row in rows if len(row["input_ids"]) <= max_length]
-    if rows and not kept:
-        raise TrainingError(
-            f"all {len(rows)} pairs are longer than max_length ({max_length} tokens); raise it"
-        )
-    if len(kept) < len(rows):
-        logger.warning(
-            "%d of %d pairs are longer than max_length (%d tokens) and left out",
-            len(rows) - len(kept),
-            len(rows),
-            max_length,
-        )
-    return kept
-
-
 def step_budget(job: TrainingJob, rows: int, processes: int) -> int:
     """Steps of a training: its epochs, between the least and the most that are allowed."""
     parameters = job.parameters
@@ -200,12 +155,14 @@ def step_budget(job: TrainingJob, rows: int, processes: int) -> int:
     return min(max(steps, parameters.min_steps), parameters.max_steps)
 
 
-def training_arguments(job: TrainingJob, steps: int, *, has_validation: bool) -> SFTConfig:
+def training_arguments(
+    job: TrainingJob, steps: int, *, has_validation: bool
+) -> SFTConfig | DPOConfig:
     """TRL's arguments; what is not a parameter is the choice of this project."""
     on_gpu = torch.cuda.is_available()
     parameters = job.parameters
     between_looks = math.ceil(steps / parameters.evaluations)
-    return SFTConfig(
+    shared: dict[str, Any] = dict(
         output_dir=str(job.checkpoints),
         learning_rate=job.learning_rate,
         max_steps=steps,
@@ -214,7 +171,6 @@ def training_arguments(job: TrainingJob, steps: int, *, has_validation: bool) ->
         gradient_accumulation_steps=parameters.gradient_accumulation_steps,
         warmup_steps=parameters.warmup,  # below 1 it is a share of all steps
         lr_scheduler_type="cosine",
-        neftune_noise_alpha=parameters.neftune_noise_alpha,
         seed=parameters.seed,
         data_seed=parameters.seed,
         bf16=compute_dtype() is torch.bfloat16,
@@ -224,7 +180,7 @@ def training_arguments(job: TrainingJob, steps: int, *, has_validation: bool) ->
         ddp_find_unused_parameters=False,  # an adapter's are all used
         # Trades time for memory, which is scarce on a GPU only.
         activation_checkpointing=on_gpu,
-        gradient_checkpointing=None,  # type: ignore[arg-type]  # the old name, on in TRL
+        gradient_checkpointing=None,  # the old name, on in TRL
         max_length=None,  # longer rows are left out before, never cut
         eval_strategy="steps" if has_validation else "no",
         eval_steps=between_looks,
@@ -241,9 +197,12 @@ def training_arguments(job: TrainingJob, steps: int, *, has_validation: bool) ->
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
     )
+    if job.method == "dpo":
+        return DPOConfig(**shared, beta=parameters.preference.beta)
+    return SFTConfig(**shared, neftune_noise_alpha=parameters.neftune_noise_alpha)
 
 
-def write_log(state: TrainerState, file: Path) -> None:
+def write_log(state: TrainerState, beta: float, file: Path) -> None:
     """The log as JSON lines, one a step: ``TrainingLog``."""
     steps: dict[float, dict[str, Any]] = {}
     for entry in state.log_history:
@@ -257,11 +216,39 @@ def write_log(state: TrainerState, file: Path) -> None:
                 "grad_norm": entry["grad_norm"],
                 "seconds": entry["seconds"],
                 "tokens": entry["num_input_tokens_seen"],
+                **rewards(entry, beta),
             }
         elif "eval_loss" in entry:
             steps[entry["step"]]["validation_loss"] = entry["eval_loss"]
     lines = "".join(json.dumps(step) + "\n" for step in steps.values())
     file.write_text(lines, encoding="utf-8")
+
+
+def rewards(entry: dict[str, Any], beta: float, prefix: str = "") -> dict[str, float | None]:
+    """Of an entry of TRL's log what DPO adds to it: ``TrainingLog``; null for SFT.
+
+    A reward is beta times the log ratio of the adapter and the one that it started from. The one
+    that it started from has drawn the rejected responses, so that their mean log ratio, turned
+    round, estimates KL(start ‖ now).
+    """
+    rejected = entry.get(f"{prefix}rewards/rejected")
+    return {
+        "reward_margin": entry.get(f"{prefix}rewards/margins"),
+        "reward_accuracy": entry.get(f"{prefix}rewards/accuracies"),
+        "kl": None if rejected is None else 0.0 - rejected / beta,  # no minus zero
+    }
+
+
+def final_rewards(state: TrainerState, beta: float) -> dict[str, float | None]:
+    """``rewards`` of the adapter that is kept: on the validation pairs, else in the last step."""
+    best = [
+        entry
+        for entry in state.log_history
+        if "eval_loss" in entry and entry["step"] == state.best_global_step
+    ]
+    if best:
+        return rewards(best[-1], beta, "eval_")
+    return rewards([entry for entry in state.log_history if "loss" in entry][-1], beta)
 
 
 def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
@@ -300,6 +287,8 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             f"the adapter to go on from has {', '.join(names)} {found}, the parameters have "
             f"{wanted}; use the same, or start from the base model"
         )
+    # At each save PEFT looks there for the base model, and on the hub where it finds none.
+    config.base_model_name_or_path = job.base_model.name_or_path
     return continued
 
 
@@ -318,7 +307,10 @@ def save_adapter(
         checkpoint: Where the trainer has gathered the weights of which this process has a part.
     """
     if checkpoint is None:
-        model.save_pretrained(str(folder), save_embedding_layers=False)
+        # Only this one: beside it DPO keeps the one that it started from.
+        model.save_pretrained(
+            str(folder), selected_adapters=["default"], save_embedding_layers=False
+        )
         (folder / "README.md").unlink()  # PEFT's empty model card, with this machine's paths
     else:
         folder.mkdir()
@@ -342,6 +334,7 @@ def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
             "load_in_4bit": job.base_model.load_in_4bit,
         },
         "training_data": job.training_data,
+        "method": job.method,
         "settings": job.settings,
         "started_from_adapter": job.start is not None,
         "dtype": str(compute_dtype()).removeprefix("torch."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -9,9 +10,12 @@ import pandas as pd
 
 from llamaduo.local_llm.base_model import BaseModelSpec, load_tokenizer
 from llamaduo.local_llm.chat import encode_pair, to_messages
+from llamaduo.local_llm.training import TrainingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 IGNORED = -100
 """The label of a token that is not trained on (PyTorch's ``ignore_index``)."""
@@ -28,6 +32,96 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, pair: dict[Any, Any]) -> Row:
     prompt_ids, response_ids = encode_pair(tokenizer, messages, pair["response"])
     labels = [IGNORED] * len(prompt_ids) + response_ids
     return {"input_ids": prompt_ids + response_ids, "labels": labels}
+
+
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase, pairs: list[dict[str, Any]], stop_tokens: list[int]
+) -> list[dict[str, Any]]:
+    """The row of each pair, with ``id`` and ``validation``.
+
+    Raises:
+        TrainingError: A response does not end with a stop token, so that the model would never
+            learn to stop.
+    """
+    rows = []
+    for number, pair in enumerate(pairs, start=1):
+        row = encode_row(tokenizer, pair)
+        _end_of(row["labels"], tokenizer, stop_tokens)
+        rows.append({**row, **_name_and_role(pair, number)})
+    return rows
+
+
+def encode_preferences(
+    tokenizer: PreTrainedTokenizerBase, pairs: list[dict[str, Any]], stop_tokens: list[int]
+) -> list[dict[str, Any]]:
+    """The row of each preference pair, with ``id`` and ``validation``.
+
+    Both responses go as far as a model draws them: to the stop token, or to where one was cut off.
+
+    Args:
+        pairs: ``PreferencePairs``.
+
+    Returns:
+        ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; ``input_ids``, the prompt with the
+        longer of both, by which a row is measured and known again.
+
+    Raises:
+        TrainingError: See ``encode_rows``.
+    """
+    rows = []
+    for number, pair in enumerate(pairs, start=1):
+        messages = to_messages(pair["system"], pair["prompt"])
+        prompt_ids, chosen_ids = encode_pair(tokenizer, messages, pair["chosen"])
+        _, rejected_ids = encode_pair(tokenizer, messages, pair["rejected"])
+        chosen_ids = chosen_ids[: _end_of(chosen_ids, tokenizer, stop_tokens) + 1]
+        drawn = _end_of(rejected_ids, tokenizer, stop_tokens) + pair["rejected_finished"]
+        rejected_ids = rejected_ids[:drawn]
+        row = {
+            "input_ids": prompt_ids + max(chosen_ids, rejected_ids, key=len),
+            "prompt_ids": prompt_ids,
+            "chosen_ids": chosen_ids,
+            "rejected_ids": rejected_ids,
+        }
+        rows.append({**row, **_name_and_role(pair, number)})
+    return rows
+
+
+def _end_of(tokens: list[int], tokenizer: PreTrainedTokenizerBase, stop_tokens: list[int]) -> int:
+    """Where the first stop token is."""
+    end = next((place for place, token in enumerate(tokens) if token in stop_tokens), None)
+    if end is None:
+        names = ", ".join(str(tokenizer.convert_ids_to_tokens(token)) for token in stop_tokens)
+        raise TrainingError(
+            f"the chat template of {tokenizer.name_or_path} ends a response with none of the "
+            f"model's stop tokens ({names}), so that it would never learn to stop; put the "
+            "template's end of turn into eos_token_id of its generation_config.json"
+        )
+    return end
+
+
+def _name_and_role(pair: dict[str, Any], number: int) -> dict[str, Any]:
+    return {"id": pair.get("id", f"pair {number}"), "validation": pair.get("validation", False)}
+
+
+def short_enough(rows: list[dict[str, Any]], max_length: int) -> list[dict[str, Any]]:
+    """The rows of at most ``max_length`` tokens; how many are left out is said.
+
+    Raises:
+        TrainingError: None is left.
+    """
+    kept = [row for row in rows if len(row["input_ids"]) <= max_length]
+    if rows and not kept:
+        raise TrainingError(
+            f"all {len(rows)} pairs are longer than max_length ({max_length} tokens); raise it"
+        )
+    if len(kept) < len(rows):
+        logger.warning(
+            "%d of %d pairs are longer than max_length (%d tokens) and left out",
+            len(rows) - len(kept),
+            len(rows),
+            max_length,
+        )
+    return kept
 
 
 def describe_rows(

@@ -1,4 +1,4 @@
-"""What differs from TRL's trainer: the loss on a CPU, the log, and when to stop."""
+"""What differs from TRL's trainers: the loss on a CPU, the rows, the log, and when to stop."""
 
 from __future__ import annotations
 
@@ -12,30 +12,39 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, gather_object
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import SFTTrainer
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl import DPOTrainer, SFTTrainer
+from trl.trainer.utils import use_adapter
 
 from llamaduo.local_llm.base_model import device
 from llamaduo.local_llm.checkpoints import mark_complete
 from llamaduo.local_llm.rows import IGNORED
-from llamaduo.local_llm.training import TrainingError
+from llamaduo.local_llm.training import Method, TrainingError
 from llamaduo.progress import ProgressDisplay
 
 CHECKPOINT_AFTER_S = 300
 """The most that a killed training has to do again, about."""
 
 
-def trainer_class() -> type[WatchedTrainer]:
+def trainer_class(method: Method) -> type[Watched]:
     """TRL's trainer; on a CPU the one that leaves the prompts out of the head.
 
     With several processes TRL's own loss also shares the token count between them.
     """
     alone_on_a_cpu = device().type == "cpu" and PartialState().num_processes == 1
+    if method == "dpo":
+        return AnswerTokenPreferenceTrainer if alone_on_a_cpu else PreferenceTrainer
     return AnswerTokenTrainer if alone_on_a_cpu else WatchedTrainer
 
 
-class WatchedTrainer(SFTTrainer):
-    """TRL's trainer, which can say what pairs its last step has seen."""
+class Watched(Trainer):
+    """A trainer that can say what pairs its last step has seen."""
 
     def __init__(self, *, train_dataset: Dataset, **arguments: Any) -> None:
         super().__init__(train_dataset=train_dataset, **arguments)
@@ -65,6 +74,21 @@ class WatchedTrainer(SFTTrainer):
         return everywhere
 
 
+class WatchedTrainer(Watched, SFTTrainer):
+    """TRL's trainer of SFT."""
+
+
+class PreferenceTrainer(Watched, DPOTrainer):
+    """TRL's trainer of DPO, for rows that are tokens already.
+
+    Its reference policy is a frozen copy of the adapter that the model comes with.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **arguments: Any) -> Dataset:
+        # TRL would tokenise texts by itself, and so not as inference does.
+        return dataset
+
+
 class AnswerTokenTrainer(WatchedTrainer):
     """Computes logits only where a response token is predicted; the loss is TRL's.
 
@@ -80,23 +104,66 @@ class AnswerTokenTrainer(WatchedTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Mean cross-entropy over the response tokens of the whole (accumulated) batch."""
-        targets = inputs["labels"][:, 1:]  # (batch, seq - 1)
-        answered = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)  # (positions,)
-        logits = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            use_cache=False,
-            logits_to_keep=answered,
-        ).logits  # (batch, positions, vocabulary)
-        total: torch.Tensor = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(),
-            targets[:, answered].flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
-        )
+        total = answer_losses(model, inputs, inputs["labels"]).sum()
         if num_items_in_batch is None:
-            num_items_in_batch = (targets != IGNORED).sum()
+            num_items_in_batch = (inputs["labels"][:, 1:] != IGNORED).sum()
         return total / num_items_in_batch
+
+
+class AnswerTokenPreferenceTrainer(PreferenceTrainer):
+    """The same for DPO; the loss and the rewards in the log are TRL's."""
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Mean over the pairs of - log sigmoid(reward of the chosen - reward of the rejected)."""
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, IGNORED)
+        now = answer_losses(model, inputs, labels).sum(dim=1)  # (2 * pairs,), the chosen first
+        with torch.no_grad(), use_adapter(self.accelerator.unwrap_model(model), "ref"):
+            at_the_start = answer_losses(model, inputs, labels).sum(dim=1)
+        chosen, rejected = (self.beta * (at_the_start - now)).chunk(2)
+        margins = chosen - rejected
+        metrics = self._metrics["train" if model.training else "eval"]
+        for name, values in {
+            "rewards/rejected": rejected,
+            "rewards/margins": margins,
+            "rewards/accuracies": (margins > 0).float(),
+        }.items():
+            metrics[name].append(values.mean().item())
+        loss: torch.Tensor = -torch.nn.functional.logsigmoid(margins).mean()
+        return loss
+
+
+def answer_losses(
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of each label, 0 where there is none to learn.
+
+    Args:
+        labels: ``(batch, seq)``.
+
+    Returns:
+        ``(batch, positions)``, over the positions at which some row has a label.
+    """
+    targets = labels[:, 1:]
+    answered = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)  # (positions,)
+    logits = model(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        use_cache=False,
+        logits_to_keep=answered,
+    ).logits  # (batch, positions, vocabulary)
+    losses: torch.Tensor = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(),
+        targets[:, answered].flatten(),
+        ignore_index=IGNORED,
+        reduction="none",
+    )
+    return losses.view(len(labels), -1)
 
 
 class TrainingWatch(TrainerCallback):
@@ -105,7 +172,7 @@ class TrainingWatch(TrainerCallback):
     It also brings each checkpoint to the disk, and asks for one where a step takes long.
     """
 
-    def __init__(self, display: ProgressDisplay, vocabulary: int, trainer: WatchedTrainer) -> None:
+    def __init__(self, display: ProgressDisplay, vocabulary: int, trainer: Watched) -> None:
         self._display = display
         self._trainer = trainer
         # Guessing evenly over the whole vocabulary costs half of it.

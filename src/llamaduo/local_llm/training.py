@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ from llamaduo.local_llm.checkpoints import (
     open_checkpoints,
     step_of,
 )
-from llamaduo.parameters import FineTuningParameters, for_iteration
+from llamaduo.parameters import FineTuningParameters, PreferenceParameters, for_iteration
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,14 @@ TRACE_FILE = "trace.txt"
 ADAPTER_FOLDER = "adapter"
 LOG_FILE = "training_log.jsonl"
 WEIGHTS_FILE = "adapter_model.safetensors"
+COLUMNS = [
+    *("id", "system", "prompt", "response", "validation"),
+    *("chosen", "rejected", "rejected_finished"),
+]
+"""Of a pair, as far as it has them: what the training process is told."""
+
+Method = Literal["sft", "dpo"]
+"""``sft`` learns responses, ``dpo`` to prefer one response over another (Rafailov et al. 2023)."""
 
 _KILL_AFTER_S = 10
 
@@ -62,16 +70,21 @@ class TrainingJob:
     """What the adapter has learned from, for its manifest."""
     processes: int = 1
     """That train together, each on its own part of a batch."""
+    method: Method = "sft"
 
     @property
     def learning_rate(self) -> float:
         """The highest of this training."""
-        return for_iteration(self.parameters.learning_rate, self.iteration)
+        return for_iteration(self._schedule.learning_rate, self.iteration)
 
     @property
     def epochs(self) -> float:
         """The passes over the pairs that this training asks for."""
-        return for_iteration(self.parameters.epochs, self.iteration)
+        return for_iteration(self._schedule.epochs, self.iteration)
+
+    @property
+    def _schedule(self) -> FineTuningParameters | PreferenceParameters:
+        return self.parameters.preference if self.method == "dpo" else self.parameters
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -89,6 +102,7 @@ class TrainingJob:
             "checkpoints": str(self.checkpoints),
             "training_data": self.training_data,
             "processes": self.processes,
+            "method": self.method,
         }
         file.write_text(json.dumps(job, indent=2), encoding="utf-8")
 
@@ -104,6 +118,7 @@ class TrainingJob:
             checkpoints=Path(job["checkpoints"]),
             training_data=job["training_data"],
             processes=job["processes"],
+            method=job["method"],
         )
 
 
@@ -115,6 +130,7 @@ def train(
     parameters: FineTuningParameters,
     iteration: int,
     training_data: dict[str, Any],
+    method: Method = "sft",
 ) -> Path:
     """Fine-tune an adapter on pairs; equal input gives equal weights on the same machine.
 
@@ -124,8 +140,10 @@ def train(
         base_model: What the adapter is trained for; relative paths are relative to the working
             directory.
         pairs: Columns ``prompt``, ``response`` and optionally ``id``, ``system`` and
-            ``validation`` (True for what is never trained on); their order is shuffled by the seed.
-        start: The adapter to go on from; None begins a fresh one.
+            ``validation`` (True for what is never trained on); for DPO ``PreferencePairs``. Their
+            order is shuffled by the seed.
+        start: The adapter to go on from, for DPO also the reference policy; None begins a fresh
+            one.
         checkpoints: The folder in which each training keeps its checkpoints in one of its own.
         training_data: What it has learned from in all, with that of ``start``; the manifest holds
             it as it is.
@@ -151,6 +169,7 @@ def train(
             checkpoints=checkpoints,
             training_data=training_data,
             processes=config.num_processes if config else 1,
+            method=method,
         )
         own = open_checkpoints(checkpoints, _digest(job, folder / PAIRS_FILE))
         drop_incomplete(own)
@@ -177,14 +196,15 @@ def _digest(job: TrainingJob, pairs: Path) -> str:
     start = job.start and hashlib.sha256((job.start / WEIGHTS_FILE).read_bytes()).hexdigest()
     config = job.parameters.accelerate_config
     launched = config and config.read_text(encoding="utf-8")
-    decisive = [dataclasses.asdict(job.base_model), job.settings, start, launched]
+    decisive = [dataclasses.asdict(job.base_model), job.settings, job.method, start, launched]
     content = json.dumps(decisive, sort_keys=True).encode() + pairs.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _write_pairs(pairs: pd.DataFrame, file: Path) -> None:
-    columns = pairs.columns.intersection(["id", "system", "prompt", "response", "validation"])
-    pairs[columns].fillna("").to_json(file, orient="records", lines=True)
+    pairs[pairs.columns.intersection(COLUMNS)].fillna("").to_json(
+        file, orient="records", lines=True
+    )
 
 
 def _run_to_its_end(folder: Path, config: AccelerateConfig | None) -> int:

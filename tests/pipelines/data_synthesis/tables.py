@@ -12,6 +12,8 @@ FINE_TUNING = FineTuningParameters(start="previous", learning_rate=1e-3, epochs=
 SERVICE_LLM = ServiceLLM("endpoint", "url", "teacher", SecretStr("key"), None)
 """Nothing is asked of it."""
 NO_READY_PAIRS = ReadyPairs.empty()
+BY_PREFERENCE = {"next_tuning": "preference"}
+"""The verdict before an iteration that tunes by preference."""
 TEMPLATE = 'Write {{ pairs }} examples like {{ seed }} (set {{ request }}) as {"pairs": []}.'
 PROMPTS = {"self_instruct": TEMPLATE, "harder": f"Harder. {TEMPLATE}"}
 
@@ -50,7 +52,7 @@ def so_far(iteration, pairs=20, per_request=8):
     }
 
 
-def seeds(iteration, count=12, weak_spots=None, yields=None, report=None, **changes):
+def seeds(iteration, count=12, weak_spots=None, yields=None, report=None, verdict=None, **changes):
     return choose_seeds(
         coverage(count),
         NO_READY_PAIRS,
@@ -59,6 +61,7 @@ def seeds(iteration, count=12, weak_spots=None, yields=None, report=None, **chan
         None,
         weak_spots,
         yields,
+        verdict,
         parameters(**changes),
     )
 

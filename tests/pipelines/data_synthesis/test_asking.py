@@ -122,7 +122,7 @@ def test_marks_of_a_template_in_a_row_go_out_and_come_back_as_data(ask, server):
     rows = seeds(2, pairs_per_request=2, pairs_per_iteration=2).assign(prompt=MARKS)
 
     replies = ask(rows)
-    pairs = parse_pairs(replies, coverage(12), NO_READY_PAIRS, so_far(2), parameters())
+    pairs = parse_pairs(replies, coverage(12), NO_READY_PAIRS, so_far(2), None, parameters())
 
     (body,) = server.asked()
     assert shown_in(body)["prompt"] == MARKS

@@ -76,12 +76,12 @@ def test_what_is_sent_and_what_the_new_pairs_take_over_is_what_trains(screened, 
     table, _ = screened()
     asking = parameters(strategies={"s": 1}, pairs_per_iteration=24)
     prompts = {"s": "{{ seed }}"}
-    seeds = choose_seeds(table, NO_READY_PAIRS, prompts, so_far(2), None, None, None, asking)
+    seeds = choose_seeds(table, NO_READY_PAIRS, prompts, so_far(2), None, None, None, None, asking)
     answer = json.dumps({"pairs": [{"prompt": "p", "response": "r"}]})
     with FakeOpenAI(answer=lambda body: completion(answer)) as server:
         service = service_at(server.base_url, tmp_path / "journal.sqlite")
         replies = ask_service_llm(seeds, prompts, service, parameters(), IterationParameters())
-    pairs = parse_pairs(replies, table, NO_READY_PAIRS, so_far(2), parameters())
+    pairs = parse_pairs(replies, table, NO_READY_PAIRS, so_far(2), None, parameters())
 
     sent = {body["messages"][0]["content"] for body in server.asked()}
     pair = {name: table[name][0] for name in ("system", "prompt", "response")}

@@ -5,7 +5,13 @@ import pytest
 
 from llamaduo.pipelines.data_synthesis.reading import parse_pairs, read_pairs
 from llamaduo.schemas import ParsedPairs, ReadyPairs
-from tests.pipelines.data_synthesis.tables import NO_READY_PAIRS, coverage, parameters, so_far
+from tests.pipelines.data_synthesis.tables import (
+    BY_PREFERENCE,
+    NO_READY_PAIRS,
+    coverage,
+    parameters,
+    so_far,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_pairs_carry_the_seed_that_they_came_from():
         }
     )
 
-    rows = parse_pairs(replies, coverage(9), NO_READY_PAIRS, so_far(3), parameters())
+    rows = parse_pairs(replies, coverage(9), NO_READY_PAIRS, so_far(3), None, parameters())
 
     (row,) = ParsedPairs.validate(rows).to_dict("records")
     assert (row["id"], row["seed_id"], row["category"]) == ("i003-00001", "train-4", "b")
@@ -66,6 +72,7 @@ def test_each_iteration_takes_the_next_slice_of_the_ready_pairs():
                 coverage(3),
                 ReadyPairs.validate(ready),
                 so_far(n),
+                None,
                 parameters(),
             )["prompt"]
         )
@@ -78,6 +85,14 @@ def test_each_iteration_takes_the_next_slice_of_the_ready_pairs():
     assert slices[3] == [f"p{n}" for n in range(40, 45)]
 
 
+def test_an_iteration_by_preference_takes_no_ready_pairs():
+    ready = ReadyPairs.validate(pd.DataFrame({"prompt": ["p"], "response": "r"}))
+
+    rows = parse_pairs(pd.DataFrame(), coverage(3), ready, so_far(2), BY_PREFERENCE, parameters())
+
+    assert rows.empty
+
+
 def test_a_ready_pair_keeps_where_it_is_from():
     own = {"id": "u1", "category": "b", "system": "s", "licence": "MIT", "source": "web"}
     ready = pd.DataFrame(
@@ -85,7 +100,7 @@ def test_a_ready_pair_keeps_where_it_is_from():
     )
 
     rows = parse_pairs(
-        pd.DataFrame(), coverage(3), ReadyPairs.validate(ready), so_far(2), parameters()
+        pd.DataFrame(), coverage(3), ReadyPairs.validate(ready), so_far(2), None, parameters()
     )
 
     first, second = ParsedPairs.validate(rows).to_dict("records")

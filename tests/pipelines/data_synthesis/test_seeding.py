@@ -6,6 +6,7 @@ from llamaduo.pipelines.data_synthesis.seeding import choose_seeds, count_yields
 from llamaduo.schemas import ReadyPairs, Seeds, SynthesisReplies, WeakSpots, Yields
 from llamaduo.service_llm.failures import Failure
 from tests.pipelines.data_synthesis.tables import (
+    BY_PREFERENCE,
     NO_READY_PAIRS,
     PROMPTS,
     coverage,
@@ -62,15 +63,22 @@ def test_ready_pairs_leave_nothing_to_ask():
     ready = ReadyPairs.validate(pd.DataFrame({"prompt": ["p"], "response": ["r"]}))
 
     assert choose_seeds(
-        coverage(9), ready, PROMPTS, so_far(2), None, None, None, parameters()
+        coverage(9), ready, PROMPTS, so_far(2), None, None, None, None, parameters()
     ).empty
+
+
+def test_an_iteration_by_preference_asks_for_nothing():
+    assert seeds(3, verdict=BY_PREFERENCE).empty
+    assert len(seeds(3, verdict={"next_tuning": "sft"})) == 3
 
 
 def test_what_is_left_out_of_the_coverage_set_is_shown_to_nobody():
     pairs = coverage(12)
     pairs.loc[::2, "dropped"] = "near_copy_of_test"
 
-    chosen = choose_seeds(pairs, NO_READY_PAIRS, PROMPTS, so_far(2), None, None, None, parameters())
+    chosen = choose_seeds(
+        pairs, NO_READY_PAIRS, PROMPTS, so_far(2), None, None, None, None, parameters()
+    )
 
     assert set(chosen["seed_id"]) <= {f"train-{n}" for n in range(1, 12, 2)}
 
@@ -86,6 +94,7 @@ def test_a_coverage_pair_that_is_not_trained_on_is_shown_to_nobody():
         trained_on,
         None,
         None,
+        None,
         parameters(pairs_per_iteration=8 * 24),
     )
 
@@ -97,7 +106,7 @@ def test_a_coverage_set_of_which_nothing_was_trained_on_is_refused():
 
     with pytest.raises(InputError, match=r"none of the 12 pairs .* begin a new loop"):
         choose_seeds(
-            other, NO_READY_PAIRS, PROMPTS, so_far(2), coverage(12), None, None, parameters()
+            other, NO_READY_PAIRS, PROMPTS, so_far(2), coverage(12), None, None, None, parameters()
         )
 
 
@@ -193,7 +202,15 @@ def test_a_weak_pair_that_is_left_out_is_shown_to_nobody():
     pairs.loc[3, "dropped"] = "too_long"
 
     chosen = choose_seeds(
-        pairs, NO_READY_PAIRS, PROMPTS, so_far(2), None, weak(_3=0.9, _4=0.1), None, parameters()
+        pairs,
+        NO_READY_PAIRS,
+        PROMPTS,
+        so_far(2),
+        None,
+        weak(_3=0.9, _4=0.1),
+        None,
+        None,
+        parameters(),
     )
 
     assert "train-3" not in set(chosen["seed_id"])

@@ -10,6 +10,7 @@ from llamaduo.pipelines.data_synthesis.training_set import extend_training_set, 
 from llamaduo.schemas import PairJudgeReplies, ReadyPairs, SelectedPairs, TrainingSet
 from tests.fakes.biased_teacher import GROUPS
 from tests.pipelines.data_synthesis.tables import (
+    BY_PREFERENCE,
     SERVICE_LLM,
     coverage,
     parameters,
@@ -56,7 +57,7 @@ def replies(**columns):
     return pd.DataFrame({**rows, **columns})
 
 
-def report(rows, judged=None, asked=20, **changes):
+def report(rows, judged=None, asked=20, verdict=None, **changes):
     judged = PairJudgeReplies.empty() if judged is None else judged
     left_out = coverage(5).assign(dropped=["", "", "too_long", "", ""])
     trained_on = coverage(5).iloc[[0, 1, 3]].assign(origin="coverage")
@@ -69,10 +70,17 @@ def report(rows, judged=None, asked=20, **changes):
         left_out,
         ReadyPairs.empty(),
         so_far(3),
+        verdict,
         {"iteration": 3, "test_reached": 0.5},
         SERVICE_LLM,
         parameters(pairs_per_iteration=asked, **changes),
     )
+
+
+def test_an_iteration_by_preference_has_asked_for_nothing():
+    counts = report(SelectedPairs.empty().assign(origin="synthetic"), verdict=BY_PREFERENCE)
+
+    assert (counts["asked"], counts["asked_so_far"]) == (0, so_far(3)["asked_so_far"])
 
 
 def test_the_training_set_accumulates_and_replaces_nothing():

@@ -4,11 +4,20 @@ import json
 
 import pandas as pd
 
-from llamaduo.parameters import EvaluationParameters, FairnessParameters, LoopParameters
+from llamaduo.parameters import (
+    EvaluationParameters,
+    FairnessParameters,
+    FineTuningParameters,
+    LoopParameters,
+)
 from llamaduo.pipelines.evaluation.assessment import assess_scores, per_prompt
 from llamaduo.pipelines.evaluation.judging import parse_judgements, score_prompts
 
 LOOP = LoopParameters(max_iterations=4, carry={})
+FINE_TUNING = FineTuningParameters(start="previous", learning_rate=1e-3, epochs=1)
+PREFERRING = FineTuningParameters.model_validate(
+    {**dict(FINE_TUNING), "preference": {"enabled": True}}
+)
 ALL_GOOD = {
     "asked": 8,
     "kept": 8,
@@ -38,6 +47,12 @@ TRAINED = {
     "tokens_of_pairs": {"min": 60, "median": 90, "p95": 120, "max": 150},
     "too_long_share": 0.0,
     "learned_share": 0.36,
+    "tuning": "sft",
+    "preference_prompts": 0,
+    "over_budget": 0,
+    "reward_margin": None,
+    "reward_accuracy": None,
+    "kl": None,
     "preview": [{"masked": "<|im_start|>user", "learned": "yes<|im_end|>"}],
 }
 FAIR = {
@@ -101,11 +116,20 @@ def scored(values, evaluation=None):
 
 
 def assessed(
-    values, history=None, report=ALL_GOOD, audit=PASSED, measurement=MEASUREMENT, **changes
+    values,
+    history=None,
+    report=ALL_GOOD,
+    audit=PASSED,
+    measurement=MEASUREMENT,
+    trained=TRAINED,
+    fine_tuning=FINE_TUNING,
+    **changes,
 ):
     evaluation = parameters(**changes)
     scores = scored(values, evaluation)
-    return assess_scores(scores, history, report, audit, measurement, evaluation, LOOP)
+    return assess_scores(
+        scores, history, report, trained, audit, measurement, evaluation, fine_tuning, LOOP
+    )
 
 
 def history(*curves, **changes):

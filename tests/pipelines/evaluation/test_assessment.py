@@ -14,9 +14,11 @@ from llamaduo.pipelines.evaluation.assessment import (
 from llamaduo.pipelines.evaluation.judging import score_prompts
 from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
+    FINE_TUNING,
     LOOP,
     MEASUREMENT,
     PASSED,
+    TRAINED,
     assessed,
     history,
     pairs,
@@ -246,7 +248,9 @@ def test_failed_judgements_never_lift_the_bound_and_refuse_the_target_under_98_p
     responses = pairs(100).assign(sample=1, finished=True)
     scores = score_prompts(judgements, responses, pairs(100), evaluation)
     summary = summarise_scores(scores, evaluation, evaluation.alpha / 10)
-    assessment = assess_scores(scores, None, ALL_GOOD, PASSED, MEASUREMENT, evaluation, LOOP)
+    assessment = assess_scores(
+        scores, None, ALL_GOOD, TRAINED, PASSED, MEASUREMENT, evaluation, FINE_TUNING, LOOP
+    )
 
     assert summary["judged_share"] == 1 - share
     assert summary["precision"]["lower_bound"] <= truth.mean() + 0.5

@@ -5,6 +5,7 @@ from llamaduo.pipelines.evaluation.assessment import assess_scores
 from llamaduo.pipelines.evaluation.decision import (
     confirm,
     is_last,
+    keep_best_adapter,
     open_holdout,
     reach_verdict,
     record_iteration,
@@ -13,9 +14,11 @@ from tests.pipelines.evaluation.tables import (
     ALL_GOOD,
     FAIR,
     FAIRNESS,
+    FINE_TUNING,
     LOOP,
     MEASUREMENT,
     PASSED,
+    PREFERRING,
     TRAINED,
     assessed,
     history,
@@ -136,14 +139,17 @@ def over_budget(scores, count):
     return scores.assign(over_budget=[1] * count + [0] * (len(scores) - count))
 
 
-@pytest.mark.parametrize("role", ["teacher", "judge", "audit"])
+@pytest.mark.parametrize("role", ["teacher", "judge", "audit", "preference"])
 def test_a_spent_budget_ends_the_loop_for_that_reason(role):
     scores = over_budget(scored([50] * 10), 4 if role == "judge" else 0)
     report = {**ALL_GOOD, "over_budget": 3 if role == "teacher" else 0}
     audit = {**PASSED, "over_budget": 3 if role == "audit" else 0}
+    trained = {**TRAINED, "over_budget": 3 if role == "preference" else 0}
 
     verdict = verdict_on(
-        assess_scores(scores, None, report, audit, MEASUREMENT, parameters(), LOOP)
+        assess_scores(
+            scores, None, report, trained, audit, MEASUREMENT, parameters(), FINE_TUNING, LOOP
+        )
     )
 
     assert (verdict["stop"], verdict["reason"]) == (True, "budget")
@@ -174,3 +180,58 @@ def test_the_history_keeps_each_synthesis_and_what_each_training_took():
 
     assert [entry["synthesis"]["kept"] for entry in recorded] == [8, 5]
     assert recorded[0]["training"]["energy_wh"] == 0.321
+
+
+FLAT = [60.0, 61] * 20
+BY_PREFERENCE = {**TRAINED, "tuning": "preference"}
+
+
+def ended(assessment):
+    verdict = verdict_on({**assessment, "iteration": 2})
+    return verdict["stop"], verdict["reason"], verdict["next_tuning"]
+
+
+def test_a_plateau_of_sft_ends_the_loop_unless_preferences_are_to_be_learned():
+    flat = history(FLAT, FLAT, FLAT)
+
+    assert ended(assessed(FLAT, flat)) == (True, "plateau", None)
+    assert ended(assessed(FLAT, flat, fine_tuning=PREFERRING)) == (False, None, "preference")
+    assert ended(assessed(FLAT, flat[:2], fine_tuning=PREFERRING)) == (False, None, "sft")
+
+
+def test_by_preference_the_loop_goes_on_while_it_gains_on_the_best_iteration():
+    best_first = history([70.0, 71] * 20, FLAT, FLAT)
+    tuned = {"trained": BY_PREFERENCE, "fine_tuning": PREFERRING}
+
+    better, worse = [75.0, 76] * 20, [65.0, 66] * 20  # than the best; than the last as well
+    assert ended(assessed(better, best_first, **tuned)) == (False, None, "preference")
+    assert ended(assessed(worse, best_first, **tuned)) == (True, "plateau", None)
+
+
+def test_what_ends_a_loop_ends_it_by_preference_too():
+    tuned = {"trained": BY_PREFERENCE, "fine_tuning": PREFERRING}
+    better = assessed([75.0, 76] * 20, history(FLAT), **tuned)
+
+    assert verdict_on({**better, "iteration": 4})["reason"] == "max_iterations"
+    assert ended({**better, "over_budget": True})[1] == "budget"
+    assert verdict_on(better, {"confirmed": True})["reason"] == "target"
+    assert not is_last(better, [], LOOP, FAIRNESS)
+    changing_over = assessed(FLAT, history(FLAT, FLAT, FLAT), fine_tuning=PREFERRING)
+    assert not is_last({**changing_over, "iteration": 2}, [], LOOP, FAIRNESS)
+
+
+def test_scores_that_cannot_be_relied_on_or_compared_are_no_plateau_by_preference():
+    other = history(FLAT, measurement={**MEASUREMENT, "judge": ["another"]})
+    tuned = {"trained": BY_PREFERENCE, "fine_tuning": PREFERRING}
+    unread = [60.0, 61] * 18 + [None] * 4
+
+    assert ended(assessed(FLAT, other, **tuned)) == (False, None, "preference")
+    assert ended(assessed(unread, history(FLAT), **tuned)) == (False, None, "preference")
+
+
+def test_the_best_adapter_is_this_one_or_that_of_before(tmp_path):
+    this, before = tmp_path / "this", tmp_path / "before"
+
+    assert keep_best_adapter(this, None, {"iteration": 1, "best_iteration": 1}) == this
+    assert keep_best_adapter(this, before, {"iteration": 3, "best_iteration": 3}) == this
+    assert keep_best_adapter(this, before, {"iteration": 3, "best_iteration": 1}) == before

@@ -114,13 +114,13 @@ def compared(values, known=None, **changes):
     return compare_baselines(known, *setup(**changes), scored(values))
 
 
-def entry(values, confirmation=None, audit=AUDITED, audited=FAIR, **changes):
+def entry(values, confirmation=None, audit=AUDITED, audited=FAIR, trained=TRAINED, **changes):
     judge_audit = {"judges": [audit], "over_budget": 0}
-    assessment = assessed(values, audit=judge_audit, **changes)
+    assessment = assessed(values, audit=judge_audit, trained=trained, **changes)
     return {
         "training_pairs": 60,
         "synthesis": SYNTHESIS,
-        "training": TRAINED,
+        "training": trained,
         "assessment": assessment,
         "judge_audit": judge_audit,
         "costs": COSTS,
@@ -587,10 +587,15 @@ def test_replaced_details_are_counted_over_all_requests_of_the_judge():
     replies = pd.DataFrame({"replaced": [["email", "ip"], [], ["email"]]})
 
     report = report_privacy(
-        {"privacy": PRIVACY["service_llm"]}, replies, replies, replies, Judge((service("judge"),))
+        {"privacy": PRIVACY["service_llm"]},
+        replies,
+        replies,
+        replies,
+        replies,
+        Judge((service("judge"),)),
     )
 
-    assert report["judge"] == {"detect": ["patterns"], "requests": {"email": 7, "ip": 3}}
+    assert report["judge"] == {"detect": ["patterns"], "requests": {"email": 9, "ip": 4}}
 
 
 def test_a_report_shows_what_was_trained_and_what_it_took():
@@ -600,7 +605,7 @@ def test_a_report_shows_what_was_trained_and_what_it_took():
     assert "step 33 of 45, with the lowest loss on these (0.250)" in iteration
     assert "48 s, 21,000 tokens and about 0.32 Wh" in iteration
     assert "yes<|im_end|>" in iteration
-    assert "iteration 15445330.2504821,0000.32" in loop
+    assert "iteration 1SFT5445330.2504821,0000.32" in loop
 
 
 def test_a_report_says_where_nothing_was_trained_or_nothing_validated():
@@ -609,3 +614,40 @@ def test_a_report_says_where_nothing_was_trained_or_nothing_validated():
 
     assert "the previous adapter was handed on" in nothing
     assert "60 pairs were trained on in 45 steps; there were too few" in text_of(unvalidated)
+
+
+def test_reports_say_which_iterations_were_tuned_by_preference_and_how_far_that_went():
+    rewards = {"reward_margin": 1.234, "reward_accuracy": 0.875, "kl": 12.34}
+    counts = {"rows": 40, "validation": 4, "preference_prompts": 50}
+    by_preference = {**TRAINED, **rewards, **counts, "tuning": "preference"}
+    entries = entry([50] * 40), entry([60] * 40, trained=by_preference)
+
+    iteration, loop = (text_of(page) for page in pages(*entries, trained=by_preference))
+
+    assert "50 coverage-train prompts were answered and judged for it, and 40 of them" in iteration
+    assert "36 pairs were trained on, 4 validated it" in iteration
+    assert "reward margin1.23" in iteration
+    assert "reward accuracy0.88" in iteration
+    assert "KL from the start12.3" in iteration
+    assert "How pair 1 is read" not in iteration
+    assert "iteration 1SFT54" in loop
+    assert "iteration 1preference36" in loop
+    assert "0.321.230.8812.3" in loop
+    assert "reward margin" not in text_of(pages(entries[0])[1])
+
+
+def test_a_report_says_that_the_next_iteration_tunes_by_preference():
+    changed_over = entry([50] * 40)
+    changed_over["verdict"] = {**changed_over["verdict"], "next_tuning": "preference"}
+    without_pairs = {**TRAINED, "tuning": "preference", "rows": 0}
+
+    first = explain_verdict(changed_over, {}, compared([50] * 40), parameters())
+    later = explain_verdict(
+        {**changed_over, "training": without_pairs}, {}, compared([50] * 40), parameters()
+    )
+
+    assert any(
+        "the next one tunes by preference, from the best so far, number 1." in s for s in first
+    )
+    assert not any("tunes by preference" in sentence for sentence in later)
+    assert "the best adapter was handed on" in pages(entry([50] * 40), trained=without_pairs)[0]

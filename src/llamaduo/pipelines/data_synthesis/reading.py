@@ -8,6 +8,7 @@ import pandas as pd
 from llamaduo.parameters import SynthesisParameters
 from llamaduo.schemas import ParsedPairs
 from llamaduo.service_llm.text import is_text, read_json
+from llamaduo.tuning import tuning_of
 
 BEFORE_FIRST = {"iteration": 0, "asked_so_far": 0, "requests_so_far": 0, "walked_so_far": 0}
 """A synthesis report for the first iteration to go on from."""
@@ -18,11 +19,21 @@ OF_READY = ["licence", "source"]
 OF_REPLY = ["request", "seed_id", "teacher", "model", "prompt_version"]
 
 
+def pairs_to_ask(
+    iteration: int, previous_verdict: dict[str, Any] | None, synthesis: SynthesisParameters
+) -> int:
+    """New pairs of an iteration; none where it tunes by preference."""
+    if tuning_of(previous_verdict) == "preference":
+        return 0
+    return synthesis.new_pairs(iteration)
+
+
 def parse_pairs(
     synthesis_replies: pd.DataFrame,
     screened_coverage: pd.DataFrame,
     ready_pairs: pd.DataFrame,
     previous_synthesis_report: dict[str, Any] | None,
+    previous_verdict: dict[str, Any] | None,
     synthesis: SynthesisParameters,
 ) -> pd.DataFrame:
     """Read the pairs out of the replies, or take the next slice of the ready pairs.
@@ -34,7 +45,8 @@ def parse_pairs(
     iteration = so_far["iteration"] + 1
     if len(ready_pairs):
         first = so_far["asked_so_far"]
-        rows = _ready_rows(ready_pairs.iloc[first : first + synthesis.new_pairs(iteration)])
+        end = first + pairs_to_ask(iteration, previous_verdict, synthesis)
+        rows = _ready_rows(ready_pairs.iloc[first:end])
     else:
         seeds = screened_coverage.set_index("id")
         rows = [

@@ -9,7 +9,7 @@ import pandas as pd
 
 from llamaduo.errors import InputError
 from llamaduo.parameters import SynthesisParameters
-from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST
+from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST, pairs_to_ask
 from llamaduo.schemas import Seeds, Yields
 from llamaduo.service_llm.failures import Failure
 
@@ -32,6 +32,7 @@ def choose_seeds(
     previous_training_set: pd.DataFrame | None,
     previous_weak_spots: pd.DataFrame | None,
     previous_yields: pd.DataFrame | None,
+    previous_verdict: dict[str, Any] | None,
     synthesis: SynthesisParameters,
 ) -> pd.DataFrame:
     """Choose the coverage-train pairs that this iteration shows to the service LLM.
@@ -44,7 +45,8 @@ def choose_seeds(
     Seeds and strategies whose pairs are dropped more often than others get less of both.
 
     Returns:
-        ``Seeds``; empty in the first iteration and where ready pairs stand in.
+        ``Seeds``; empty in the first iteration, in one that tunes by preference, and where ready
+        pairs stand in.
 
     Raises:
         InputError: A strategy has no prompt text, or no usable coverage pair was trained on.
@@ -56,7 +58,7 @@ def choose_seeds(
         )
     so_far = previous_synthesis_report or BEFORE_FIRST
     iteration, done = so_far["iteration"] + 1, so_far["requests_so_far"]
-    new_pairs = synthesis.new_pairs(iteration)
+    new_pairs = pairs_to_ask(iteration, previous_verdict, synthesis)
     count = -(-new_pairs // synthesis.pairs_per_request)
     if len(ready_pairs) or not count:
         return Seeds.empty()

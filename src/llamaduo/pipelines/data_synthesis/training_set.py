@@ -8,7 +8,7 @@ import pandas as pd
 from llamaduo.errors import InputError
 from llamaduo.near_duplicates import plain
 from llamaduo.parameters import IterationParameters, SynthesisParameters
-from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST
+from llamaduo.pipelines.data_synthesis.reading import BEFORE_FIRST, pairs_to_ask
 from llamaduo.pipelines.data_synthesis.seeding import AIMED
 from llamaduo.schemas import TrainingSet
 from llamaduo.service_llm.answers import count_replaced
@@ -61,6 +61,7 @@ def report_synthesis(
     screened_coverage: pd.DataFrame,
     ready_pairs: pd.DataFrame,
     previous_synthesis_report: dict[str, Any] | None,
+    previous_verdict: dict[str, Any] | None,
     diversity: dict[str, Any],
     service_llm: ServiceLLM,
     synthesis: SynthesisParameters,
@@ -71,7 +72,7 @@ def report_synthesis(
     """
     so_far = previous_synthesis_report or BEFORE_FIRST
     iteration = so_far["iteration"] + 1
-    asked = synthesis.new_pairs(iteration)
+    asked = pairs_to_ask(iteration, previous_verdict, synthesis)
     new_pairs = _new(balanced_pairs)
     used, dropped = kept(new_pairs), _counts(new_pairs["dropped"])
     own = training_set.loc[training_set["origin"] == "coverage", "id"]

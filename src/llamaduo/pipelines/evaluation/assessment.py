@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from llamaduo.parameters import EvaluationParameters, LoopParameters
+from llamaduo.parameters import EvaluationParameters, FineTuningParameters, LoopParameters
 from llamaduo.pipelines.evaluation.judging import SCORES
 from llamaduo.pipelines.evaluation.statistics import (
     describe_gain,
@@ -17,6 +17,7 @@ from llamaduo.pipelines.evaluation.statistics import (
     rounded,
     summarise,
 )
+from llamaduo.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,11 @@ def assess_scores(
     scores: pd.DataFrame,
     previous_iteration_history: list[dict[str, Any]] | None,
     synthesis_report: dict[str, Any],
+    training_report: dict[str, Any],
     judge_audit: dict[str, Any],
     measurement: dict[str, Any],
     evaluation: EvaluationParameters,
+    fine_tuning: FineTuningParameters,
     loop: LoopParameters,
 ) -> dict[str, Any]:
     """Say what the scores prove: is the target met, and does it go on upwards.
@@ -42,9 +45,10 @@ def assess_scores(
         those that rest on the same;
         ``obstacles``, sentences that forbid a verdict on these scores; ``target_met``,
         ``advisory``, and ``plateau``, ``regression``, ``no_new_data``, ``judge_failed`` and
-        ``over_budget`` as reasons to stop without the target.
+        ``over_budget`` as reasons to stop without the target; ``next_tuning``, how a next iteration
+        tunes: by preference from the plateau of SFT on, if that is enabled.
     """
-    history = previous_iteration_history or []
+    history, tuning = previous_iteration_history or [], training_report["tuning"]
     summary = summarise_scores(scores, evaluation, evaluation.alpha / loop.max_iterations)
     failures = [
         f"the judge {judge['model']} {failure}"
@@ -62,6 +66,8 @@ def assess_scores(
     now = {"scores": per_prompt(scores), "assessment": assessment}
     comparable = comparable_history(history, measurement)
     best = best_of([*comparable, now], evaluation)
+    flat = not obstacles and has_flattened(comparable, now, tuning, evaluation)
+    changes_over = flat and tuning == "sft" and fine_tuning.preference.enabled
     return {
         **assessment,
         "best_iteration": best["assessment"]["iteration"],
@@ -69,12 +75,14 @@ def assess_scores(
         "compared": compare(comparable, now, evaluation),
         "needed_prompts": describe_power(scores, summary["alpha"], judge_audit, evaluation),
         "target_met": not obstacles and meets_target(summary, evaluation),
-        "plateau": not obstacles and is_plateau([*comparable, now], evaluation.patience),
+        "plateau": flat and not changes_over,
+        "next_tuning": "preference" if changes_over else tuning,
         "regression": is_regression([*comparable, now]),
         "judge_failed": bool(obstacles and comparable and is_refused(comparable[-1])),
         "no_new_data": brought_nothing_new(synthesis_report),
         "over_budget": bool(
             synthesis_report["over_budget"]
+            or training_report["over_budget"]
             or scores["over_budget"].any()
             or judge_audit["over_budget"]
         ),
@@ -201,12 +209,32 @@ def per_prompt(scores: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     }
 
 
+def has_flattened(
+    comparable: list[dict[str, Any]],
+    now: dict[str, Any],
+    tuning: Tuning,
+    evaluation: EvaluationParameters,
+) -> bool:
+    """Whether SFT is at a plateau, or an iteration by preference brought nothing.
+
+    The latter went on from the best one before, and is measured by it.
+    """
+    if tuning == "preference":
+        return bool(comparable) and gains_nothing(now, best_of(comparable, evaluation))
+    return is_plateau([*comparable, now], evaluation.patience)
+
+
 def is_plateau(history: list[dict[str, Any]], patience: int) -> bool:
     """Whether no score has a proven gain over the last ``patience`` iterations."""
-    if len(history) <= patience or is_refused(history[-1 - patience]):
-        return False
-    now, before = history[-1]["scores"], history[-1 - patience]["scores"]
-    return all(is_gain_unproven(paired_gains(now[name], before[name])) for name in SCORES)
+    return len(history) > patience and gains_nothing(history[-1], history[-1 - patience])
+
+
+def gains_nothing(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether no score of an entry has a proven gain over an earlier one."""
+    return not is_refused(before) and all(
+        is_gain_unproven(paired_gains(now["scores"][name], before["scores"][name]))
+        for name in SCORES
+    )
 
 
 def is_regression(history: list[dict[str, Any]]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,10 @@ TRAINING = (
     "seconds",
     "tokens",
     "energy_wh",
+    "tuning",
+    "reward_margin",
+    "reward_accuracy",
+    "kl",
 )
 """Of the training report: what the history of iterations keeps."""
 ENDINGS = ("over_budget", "judge_failed", "regression", "no_new_data", "plateau")
@@ -96,7 +101,7 @@ def reach_verdict(
         ``target_reached``; ``obstacles``, sentences that forbid a verdict on these scores;
         ``alarms``, those of the fairness audit; ``advisory``, where the test set or the holdout is
         small; ``best_iteration``, the confirmed one, or that whose weaker score is highest over its
-        target.
+        target; ``next_tuning`` (sft, preference), null where the loop ends.
     """
     unfair = is_unfair(fairness_audit, fairness)
     reached = bool(confirmation.get("confirmed")) and not unfair
@@ -122,9 +127,18 @@ def reach_verdict(
         "alarms": fairness_audit["alarms"],
         "advisory": assessment["advisory"] or confirmation.get("advisory", False),
         "best_iteration": assessment["iteration" if reached else "best_iteration"],
+        "next_tuning": None if reason else assessment["next_tuning"],
     }
     logger.info("verdict: %s", json.dumps(verdict))
     return verdict
+
+
+def keep_best_adapter(
+    adapter: Path, previous_best_adapter: Path | None, verdict: dict[str, Any]
+) -> Path:
+    """The adapter of the best iteration so far."""
+    is_best = verdict["best_iteration"] == verdict["iteration"]
+    return adapter if is_best or previous_best_adapter is None else previous_best_adapter
 
 
 def record_iteration(

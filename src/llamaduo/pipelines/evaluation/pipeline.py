@@ -176,9 +176,11 @@ def _deciding() -> list[Node]:
                 "scores",
                 "previous_iteration_history",
                 "synthesis_report",
+                "training_report",
                 "judge_audit",
                 "measurement",
                 "params:evaluation",
+                "params:fine_tuning",
                 "params:loop",
             ],
             "assessment",
@@ -215,6 +217,12 @@ def _recording() -> list[Node]:
     """Hand on what the next iteration needs, and tell people."""
     return [
         Node(
+            decision.keep_best_adapter,
+            ["adapter", "previous_best_adapter", "verdict"],
+            "best_adapter",
+            name="keep_best_adapter",
+        ),
+        Node(
             weak_spots.find_weak_spots,
             ["scores", "coverage_test", "coverage_train"],
             "weak_spots",
@@ -230,6 +238,7 @@ def _recording() -> list[Node]:
             reports.report_privacy,
             [
                 "synthesis_report",
+                "preference_judge_replies",
                 "judge_replies",
                 "audit_replies",
                 "holdout_judge_replies",

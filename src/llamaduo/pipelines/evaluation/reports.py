@@ -37,6 +37,13 @@ CANARY_NAMES = {
     "reference": "the reference itself",
     "other_reference": "the reference of another prompt",
 }
+TUNINGS = {"sft": "SFT", "preference": "preference"}
+REWARD_NOTE = (
+    "Rewards are DPO's: beta times the log ratio of the adapter and the one that it started from. "
+    "Margin: of the preferred response over the rejected one; accuracy: share of the pairs with a "
+    "margin above 0; KL: in nats a response, estimated on the rejected ones, and so rather too "
+    "high. On the validation pairs where there are any, else on the pairs of the last step."
+)
 
 
 def count_costs(
@@ -58,6 +65,7 @@ def count_costs(
 
 def report_privacy(
     synthesis_report: dict[str, Any],
+    preference_judge_replies: pd.DataFrame,
     judge_replies: pd.DataFrame,
     audit_replies: pd.DataFrame,
     holdout_judge_replies: pd.DataFrame,
@@ -69,7 +77,9 @@ def report_privacy(
         ``service_llm``: ``privacy`` of the synthesis report; ``judge``: ``detect`` of each member,
         and ``requests``, the number of each kind, of those on new pairs too.
     """
-    replies = pd.concat([judge_replies, audit_replies, holdout_judge_replies])
+    replies = pd.concat(
+        [preference_judge_replies, judge_replies, audit_replies, holdout_judge_replies]
+    )
     of_pairs = synthesis_report["privacy"]["judge_requests"]
     return {
         "service_llm": synthesis_report["privacy"],
@@ -205,6 +215,10 @@ def write_loop_report(
         kicker="report of the loop",
         fairness_audit=fairness_audit,
         privacy_warnings=privacy_warnings(privacy_report),
+        tunings=TUNINGS,
+        by_preference=any(
+            entry["training"]["tuning"] == "preference" for entry in iteration_history
+        ),
         plots=_embedded(scores=score_plot, diversity=diversity_plot),
     )
 
@@ -279,6 +293,7 @@ def _render(
         baselines=baselines,
         evaluation=evaluation,
         scores=SCORES,
+        reward_note=REWARD_NOTE,
         **values,
     )
 

@@ -54,6 +54,11 @@ def explain_verdict(
     if confirmation:
         told = _score_sentences("holdout prompts, which steered nothing,", confirmation, evaluation)
         sentences += told
+    if verdict["next_tuning"] == "preference" and latest["training"]["tuning"] == "sft":
+        sentences.append(
+            "The last iterations brought no proven gain: the next one tunes by preference, from "
+            f"the best so far, number {verdict['best_iteration']}."
+        )
     if verdict["stop"]:
         sentences.append(f"The loop has ended: {REASONS[verdict['reason']]}.")
         if verdict["best_iteration"] != verdict["iteration"]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from plotly.subplots import make_subplots
 from llamaduo.errors import InputError
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.rows import describe_rows
-from llamaduo.local_llm.training import LOG_FILE, train
+from llamaduo.local_llm.training import LOG_FILE, Method, train
 from llamaduo.parameters import FineTuningParameters, IterationParameters
 from llamaduo.schemas import DuePairs, seeds_of
+from llamaduo.service_llm.failures import Failure
 from llamaduo.service_llm.privacy import PrivacyGate
+from llamaduo.tuning import tuning_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,12 @@ CURVES = {
     "grad_norm": "gradient norm",
     "tokens_per_s": "tokens per second",
 }
+REWARDS = {
+    "reward_margin": "reward margin, chosen over rejected",
+    "reward_accuracy": "reward accuracy",
+    "kl": "KL from the start, nats a response",
+}
+"""Of a training by preference alone."""
 MOST_LOGGED = 400
 """Characters of a text, the last ones: what counts is how it ends."""
 LEAST_VALIDATION = 4
@@ -36,6 +45,7 @@ LEAST_VALIDATION = 4
 def choose_due_pairs(
     training_set: pd.DataFrame,
     synthesis_report: dict[str, Any],
+    previous_verdict: dict[str, Any] | None,
     fine_tuning: FineTuningParameters,
     iteration: IterationParameters,
 ) -> pd.DataFrame:
@@ -47,12 +57,15 @@ def choose_due_pairs(
     from the same seed.
 
     Returns:
-        ``DuePairs``; empty where new pairs were asked for in vain.
+        ``DuePairs``; empty in an iteration by preference, and where new pairs were asked for in
+        vain.
     """
+    if tuning_of(previous_verdict) == "preference":
+        return DuePairs.empty()
     if synthesis_report["asked"] and not synthesis_report["kept"]:
         logger.warning("nothing new to train on: the previous adapter is handed on")
         return DuePairs.empty()
-    validation = _are_validating(training_set, fine_tuning.validation_share)
+    validation = are_validating(training_set, fine_tuning.validation_share)
     if validation.sum() < LEAST_VALIDATION:
         logger.warning(
             "only %d of %d pairs would validate the training: all are trained on, and the last "
@@ -72,7 +85,7 @@ def choose_due_pairs(
     return chosen.assign(validation=validation).reset_index(drop=True)
 
 
-def _are_validating(training_set: pd.DataFrame, share: float) -> pd.Series:
+def are_validating(training_set: pd.DataFrame, share: float) -> pd.Series:
     """Which pairs are those of the share of the seeds whose digests are lowest.
 
     Of the coverage set, which is there from the first iteration on, it is the share exactly; ready
@@ -107,8 +120,9 @@ def audit_due_pairs(
         InputError: There is nothing to train on, or more than ``max_too_long`` is too long.
     """
     rows = describe_rows(base_model, due_pairs, fine_tuning.max_length)
-    left_out = [synthesis_report[name] for name in ("dropped", "coverage_left_out")]
-    lost = rows["too_long"] + sum(counts.get("too_long", 0) for counts in left_out)
+    nothing_due = due_pairs.empty and not training_set.empty
+    reports = [] if nothing_due else ["dropped", "coverage_left_out"]
+    lost = rows["too_long"] + sum(synthesis_report[name].get("too_long", 0) for name in reports)
     all_rows = lost + rows["rows"] - rows["too_long"]
     audit = {
         **rows,
@@ -138,29 +152,36 @@ def _without_details(row: dict[str, str]) -> dict[str, str]:
 def fine_tune(
     base_model: BaseModelSpec,
     previous_adapter: Path | None,
+    previous_best_adapter: Path | None,
     due_pairs: pd.DataFrame,
+    preference_pairs: pd.DataFrame,
     training_audit: dict[str, Any],
     checkpoints: Path,
+    previous_verdict: dict[str, Any] | None,
     fine_tuning: FineTuningParameters,
     iteration: IterationParameters,
 ) -> Path:
-    """Train a LoRA adapter on the pairs that are due.
+    """Train a LoRA adapter on the pairs that are due, or the best one so far by preference.
 
     Returns:
-        A folder that the adapter's dataset copies: a temporary one, or the previous adapter where
-        nothing is due.
+        A folder that the adapter's dataset copies: a temporary one, or the adapter to go on from
+        where there are no pairs.
     """
-    if due_pairs.empty and previous_adapter:
-        return previous_adapter
-    start = previous_adapter if fine_tuning.start == "previous" else None
+    method: Method = "sft"
+    pairs, start = due_pairs, previous_adapter
+    if tuning_of(previous_verdict) == "preference":
+        method, pairs, start = "dpo", preference_pairs, previous_best_adapter
+    if pairs.empty and start:
+        return start
     return train(
         base_model,
-        due_pairs,
-        start,
+        pairs,
+        None if method == "sft" and fine_tuning.start == "base" else start,
         checkpoints,
         fine_tuning,
         iteration.index,
         training_audit["training_data"],
+        method,
     )
 
 
@@ -188,19 +209,43 @@ def _names(column: pd.Series) -> list[str]:
     return sorted(set(column.dropna()) - {""})
 
 
-def report_training(adapter: Path, training_audit: dict[str, Any]) -> dict[str, Any]:
+def report_training(
+    adapter: Path,
+    training_audit: dict[str, Any],
+    preference_prompts: pd.DataFrame,
+    preference_judgements: pd.DataFrame,
+    preference_pairs: pd.DataFrame,
+    previous_verdict: dict[str, Any] | None,
+) -> dict[str, Any]:
     """Tell what was trained, how far, and what it took.
 
     Returns:
-        The audit; ``steps``, ``best_step`` and ``validation_loss`` of the adapter that was kept;
-        ``seconds`` and ``tokens`` read in this iteration, ``energy_wh`` (an estimate, of the
-        process that finished it): 0 where the previous adapter was handed on.
+        The audit, by preference with the number of its pairs; ``tuning`` (sft, preference);
+        ``steps``, ``best_step`` and ``validation_loss`` of the adapter that was kept; ``seconds``
+        and ``tokens`` read in this iteration, ``energy_wh`` (an estimate, of the process
+        that finished it): 0 where an earlier adapter was handed on. By preference also
+        ``preference_prompts``, their number; ``reward_margin``, ``reward_accuracy`` and ``kl`` of
+        the adapter that was kept (``TrainingLog``; on the validation pairs where there are any),
+        null without a training; ``over_budget``, judgements that were not asked for.
     """
     manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
+    tuning = tuning_of(previous_verdict)
+    if tuning == "preference":
+        validation = int(preference_pairs["validation"].sum())
+        counts = {"rows": len(preference_pairs), "validation": validation}
+        training_audit = {**training_audit, **counts}
     fate = {name: manifest[name] for name in ("steps", "best_step", "validation_loss")}
     trained = training_audit["rows"] > 0
     cost = {name: manifest[name] if trained else 0 for name in ("seconds", "tokens", "energy_wh")}
-    return {**training_audit, **fate, **cost}
+    return {
+        **training_audit,
+        **fate,
+        **cost,
+        "tuning": tuning,
+        "preference_prompts": len(preference_prompts),
+        "over_budget": int((preference_judgements["failure"] == Failure.OVER_BUDGET).sum()),
+        **{name: manifest[name] if trained else None for name in REWARDS},
+    }
 
 
 def read_training_log(adapter: Path) -> pd.DataFrame:
@@ -210,10 +255,13 @@ def read_training_log(adapter: Path) -> pd.DataFrame:
 
 
 def plot_training_curve(training_log: pd.DataFrame) -> go.Figure:
-    """Losses, learning rate, gradient norm and speed over the steps."""
-    figure = make_subplots(rows=2, cols=2, subplot_titles=list(CURVES.values()))
-    for place, column in enumerate(CURVES):
-        line = go.Scatter(x=training_log["step"], y=training_log[column], name=CURVES[column])
+    """Losses, learning rate, gradient norm and speed over the steps; by preference its rewards."""
+    rewards = {name: title for name, title in REWARDS.items() if training_log[name].notna().any()}
+    curves = CURVES | rewards
+    rows = ceil(len(curves) / 2)
+    figure = make_subplots(rows=rows, cols=2, subplot_titles=list(curves.values()))
+    for place, column in enumerate(curves):
+        line = go.Scatter(x=training_log["step"], y=training_log[column], name=curves[column])
         figure.add_trace(line, row=place // 2 + 1, col=place % 2 + 1)
     looks = training_log.dropna(subset="validation_loss")
     marks = go.Scatter(

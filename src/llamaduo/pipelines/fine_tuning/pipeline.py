@@ -1,16 +1,24 @@
-"""A training set to an adapter, with its log."""
+"""A training set to an adapter, with its log; past the plateau, preferences to an adapter."""
 
 from kedro.pipeline import Node, Pipeline
 
-from llamaduo.pipelines.fine_tuning import nodes
+from llamaduo.pipelines.evaluation import judging
+from llamaduo.pipelines.fine_tuning import nodes, preference
 
 
 def create_pipeline() -> Pipeline:
     """The fine_tuning pipeline."""
     steps = [
+        *_preferring(),
         Node(
             nodes.choose_due_pairs,
-            ["training_set", "synthesis_report", "params:fine_tuning", "params:iteration"],
+            [
+                "training_set",
+                "synthesis_report",
+                "previous_verdict",
+                "params:fine_tuning",
+                "params:iteration",
+            ],
             "due_pairs",
             name="choose_due_pairs",
         ),
@@ -31,9 +39,12 @@ def create_pipeline() -> Pipeline:
             [
                 "base_model",
                 "previous_adapter",
+                "previous_best_adapter",
                 "due_pairs",
+                "preference_pairs",
                 "training_audit",
                 "checkpoints",
+                "previous_verdict",
                 "params:fine_tuning",
                 "params:iteration",
             ],
@@ -42,7 +53,14 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             nodes.report_training,
-            ["adapter", "training_audit"],
+            [
+                "adapter",
+                "training_audit",
+                "preference_prompts",
+                "preference_judgements",
+                "preference_pairs",
+                "previous_verdict",
+            ],
             "training_report",
             name="report_training",
         ),
@@ -52,3 +70,58 @@ def create_pipeline() -> Pipeline:
         ),
     ]
     return Pipeline(steps, namespace="fine_tuning", prefix_datasets_with_namespace=False)
+
+
+def _preferring() -> list[Node]:
+    """Answer and judge coverage-train prompts, and see what is to be preferred."""
+    return [
+        Node(
+            preference.choose_preference_prompts,
+            ["training_set", "previous_verdict", "params:fine_tuning", "params:iteration"],
+            "preference_prompts",
+            name="choose_preference_prompts",
+        ),
+        Node(
+            preference.answer_preference_prompts,
+            [
+                "inference",
+                "base_model",
+                "previous_best_adapter",
+                "preference_prompts",
+                "params:fine_tuning",
+                "params:evaluation",
+            ],
+            "preference_responses",
+            name="answer_preference_prompts",
+        ),
+        Node(
+            judging.ask_judge,
+            [
+                "preference_responses",
+                "preference_prompts",
+                "judge_prompt",
+                "judge",
+                "params:evaluation",
+                "params:iteration",
+            ],
+            "preference_judge_replies",
+            name="ask_preference_judge",
+        ),
+        Node(
+            judging.parse_judgements,
+            "preference_judge_replies",
+            "preference_judgements",
+            name="parse_preference_judgements",
+        ),
+        Node(
+            preference.make_preference_pairs,
+            [
+                "preference_judgements",
+                "preference_responses",
+                "preference_prompts",
+                "params:fine_tuning",
+            ],
+            "preference_pairs",
+            name="make_preference_pairs",
+        ),
+    ]
