@@ -14,9 +14,10 @@ from rich.table import Table
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
+from llamaduo.local_llm.adapter import adapted
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer, stop_token_ids
 from llamaduo.local_llm.chat import to_messages
-from llamaduo.local_llm.fine_tune import adapted, training_arguments
+from llamaduo.local_llm.fine_tune import training_arguments
 from llamaduo.local_llm.inference import DecodingSettings, respond
 from llamaduo.local_llm.rows import encode_rows
 from llamaduo.local_llm.trainer import AnswerTokenTrainer

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,10 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
+from llamaduo.local_llm.adapter import adapted, save_adapter
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
 from llamaduo.local_llm.chat import encode_prompt, to_messages
-from llamaduo.local_llm.fine_tune import (
-    adapted,
-    fine_tune,
-    save_adapter,
-    step_budget,
-    training_arguments,
-)
+from llamaduo.local_llm.fine_tune import fine_tune, step_budget, training_arguments
 from llamaduo.local_llm.rows import IGNORED, encode_rows, short_enough
 from llamaduo.local_llm.training import TrainingError, TrainingJob
 from llamaduo.parameters import FineTuningParameters
@@ -197,3 +194,16 @@ def test_an_adapter_that_a_trainer_has_gathered_is_handed_over_as_one_that_is_in
     for file in (tmp_path / "one").iterdir():
         assert (tmp_path / "other" / file.name).read_bytes() == file.read_bytes()
     assert len(list((tmp_path / "other").iterdir())) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child inherits no peak")
+def test_the_peak_memory_of_a_process_is_not_that_of_its_parent() -> None:
+    script = "from llamaduo.local_llm.fine_tune import peak_memory_mib as p; print(p()['main'])"
+    command = [sys.executable, "-c", script]
+    alone = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    held = bytearray(2 * 1024 * 2**20)
+    held[:: 2**12] = b"x" * (len(held) // 2**12)  # touches each page
+
+    beside = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert beside < 1.5 * alone < 2048

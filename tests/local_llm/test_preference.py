@@ -14,9 +14,10 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from llamaduo.local_llm.adapter import adapted
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
 from llamaduo.local_llm.chat import encode_prompt, to_messages
-from llamaduo.local_llm.fine_tune import adapted, fine_tune, training_arguments
+from llamaduo.local_llm.fine_tune import fine_tune, training_arguments
 from llamaduo.local_llm.rows import encode_preferences
 from llamaduo.local_llm.trainer import AnswerTokenPreferenceTrainer, PreferenceTrainer
 from llamaduo.local_llm.training import TrainingError, TrainingJob

@@ -10,8 +10,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, TrainerControl, TrainerState
 from trl import SFTTrainer
 
+from llamaduo.local_llm.adapter import adapted
 from llamaduo.local_llm.base_model import load_model, load_tokenizer
-from llamaduo.local_llm.fine_tune import adapted, fine_tune, training_arguments
+from llamaduo.local_llm.fine_tune import fine_tune, training_arguments
 from llamaduo.local_llm.rows import IGNORED, encode_rows
 from llamaduo.local_llm.trainer import AnswerTokenTrainer, TrainingWatch, WatchedTrainer
 from llamaduo.local_llm.training import TrainingError, TrainingJob

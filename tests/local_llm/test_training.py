@@ -63,7 +63,7 @@ def test_an_adapter_says_what_it_was_made_from(
     assert manifest["sha256"] == hashlib.sha256(weights).hexdigest()
     assert manifest["settings"] == parameters.model_dump(mode="json")
     assert manifest["training_data"] == TAUGHT_BY
-    assert manifest["vocabulary"] == 49152
+    assert manifest["base_model"]["vocabulary"] == 49152
     assert manifest["rows"] == 8
     assert manifest["rows_too_long"] == 0
     assert (manifest["steps"], manifest["best_step"]) == (40, 40)

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from llamaduo.errors import InputError
+from llamaduo.local_llm.adapter import adapted, save_adapter
 from llamaduo.local_llm.base_model import load_model
-from llamaduo.local_llm.fine_tune import adapted, save_adapter
 from llamaduo.local_llm.training import TrainingJob
 from llamaduo.parameters import FineTuningParameters, IterationParameters, for_iteration
 from llamaduo.pipelines.fine_tuning.nodes import (

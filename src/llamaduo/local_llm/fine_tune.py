@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import resource
-import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import (
     EarlyStoppingCallback,
-    PreTrainedModel,
     PrinterCallback,
     TrainerState,
-    set_seed,
 )
-from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import DPOConfig, SFTConfig
 
+from llamaduo.local_llm.adapter import adapted, describe, save_adapter, written_by
 from llamaduo.local_llm.base_model import (
     compute_dtype,
-    device,
     is_shared,
     load_generation_config,
     load_model,
@@ -42,12 +36,12 @@ from llamaduo.local_llm.checkpoints import latest_checkpoint
 from llamaduo.local_llm.energy import EnergyMeter
 from llamaduo.local_llm.rows import encode_preferences, encode_rows, short_enough
 from llamaduo.local_llm.trainer import TrainingWatch, Watched, trainer_class
-from llamaduo.local_llm.training import LOG_FILE, WEIGHTS_FILE, TrainingError, TrainingJob
+from llamaduo.local_llm.training import LOG_FILE, TrainingError, TrainingJob
+from llamaduo.local_llm.training_log import outcome, write_log
 from llamaduo.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "adapter_config.json"
 MOST_KEPT = 2
 """Checkpoints besides the best one: the last, and the one that is being written."""
 
@@ -68,7 +62,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     generation = load_generation_config(job.base_model)
     encode = encode_preferences if job.method == "dpo" else encode_rows
     rows = encode(tokenizer, pairs, stop_token_ids(generation, tokenizer))
-    kept = short_enough(rows, job.parameters.max_length)
+    kept = short_enough(rows, min(job.parameters.max_length, tokenizer.model_max_length))
     validation = [row for row in kept if row["validation"]]
     training = [row for row in kept if not row["validation"]]
     if not training:
@@ -78,18 +72,16 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     # GPU.
     arguments = training_arguments(job, steps, has_validation=bool(validation))
     meter = EnergyMeter()
-    base = load_model(job.base_model)
-    model = adapted(base, job)
+    model = adapted(load_model(job.base_model), job)
     trainer = trainer_class(job.method)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(training),
         eval_dataset=Dataset.from_list(validation) if validation else None,
         processing_class=tokenizer,
+        callbacks=[EarlyStoppingCallback(job.parameters.patience)] if validation else None,
     )
     trainer.remove_callback(PrinterCallback)  # would print a dict a step
-    if validation:
-        trainer.add_callback(EarlyStoppingCallback(job.parameters.patience))
     first = PartialState().is_main_process
     with ProgressDisplay("training", quiet=not first) as display:
         trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
@@ -99,26 +91,18 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     if first:
         gathered = written_by(trainer.state, job) if is_shared() else None
         save_adapter(model, job, adapter_folder, gathered)
-        beta = job.parameters.preference.beta
-        write_log(trainer.state, beta, adapter_folder / LOG_FILE)
+        write_log(trainer.state, job.parameters.preference.beta, adapter_folder / LOG_FILE)
         manifest = {
-            **describe(job, adapter_folder),
-            "vocabulary": base.config.get_text_config().vocab_size,
+            **describe(job, model, adapter_folder),
             "rows": len(training),
             "rows_validation": len(validation),
             "rows_too_long": len(rows) - len(kept),
-            "steps": trainer.state.global_step,
-            "best_step": trainer.state.best_global_step or trainer.state.global_step,
-            "validation_loss": trainer.state.best_metric,
-            **final_rewards(trainer.state, beta),
-            "tokens": trainer.state.num_input_tokens_seen,
+            **outcome(trainer.state, job.parameters.preference.beta),
             "seconds": round(time.perf_counter() - started, 1),
-            "processes": job.processes,
             **used,
         }
-        (adapter_folder / "manifest.json").write_text(
-            json.dumps(manifest, indent=2), encoding="utf-8"
-        )
+        file = adapter_folder / "manifest.json"
+        file.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 
 
 def run(trainer: Watched, model: PeftModel, checkpoint: Path | None) -> None:
@@ -202,151 +186,6 @@ def training_arguments(
     return SFTConfig(**shared, neftune_noise_alpha=parameters.neftune_noise_alpha)
 
 
-def write_log(state: TrainerState, beta: float, file: Path) -> None:
-    """The log as JSON lines, one a step: ``TrainingLog``."""
-    steps: dict[float, dict[str, Any]] = {}
-    for entry in state.log_history:
-        if "loss" in entry:
-            steps[entry["step"]] = {
-                "step": entry["step"],
-                "epoch": round(entry["epoch"], 4),
-                "loss": entry["loss"],
-                "validation_loss": None,
-                "learning_rate": entry["learning_rate"],
-                "grad_norm": entry["grad_norm"],
-                "seconds": entry["seconds"],
-                "tokens": entry["num_input_tokens_seen"],
-                **rewards(entry, beta),
-            }
-        elif "eval_loss" in entry:
-            steps[entry["step"]]["validation_loss"] = entry["eval_loss"]
-    lines = "".join(json.dumps(step) + "\n" for step in steps.values())
-    file.write_text(lines, encoding="utf-8")
-
-
-def rewards(entry: dict[str, Any], beta: float, prefix: str = "") -> dict[str, float | None]:
-    """Of an entry of TRL's log what DPO adds to it: ``TrainingLog``; null for SFT.
-
-    A reward is beta times the log ratio of the adapter and the one that it started from. The one
-    that it started from has drawn the rejected responses, so that their mean log ratio, turned
-    round, estimates KL(start ‖ now).
-    """
-    rejected = entry.get(f"{prefix}rewards/rejected")
-    return {
-        "reward_margin": entry.get(f"{prefix}rewards/margins"),
-        "reward_accuracy": entry.get(f"{prefix}rewards/accuracies"),
-        "kl": None if rejected is None else 0.0 - rejected / beta,  # no minus zero
-    }
-
-
-def final_rewards(state: TrainerState, beta: float) -> dict[str, float | None]:
-    """``rewards`` of the adapter that is kept: on the validation pairs, else in the last step."""
-    best = [
-        entry
-        for entry in state.log_history
-        if "eval_loss" in entry and entry["step"] == state.best_global_step
-    ]
-    if best:
-        return rewards(best[-1], beta, "eval_")
-    return rewards([entry for entry in state.log_history if "loss" in entry][-1], beta)
-
-
-def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
-    """The base model with the start adapter, or with a fresh one drawn from the seed."""
-    settings = job.parameters
-    # Beside bfloat16 weights ZeRO-3 cannot gather them
-    # (https://github.com/deepspeedai/DeepSpeed/issues/8072).
-    in_float32 = job.base_model.load_in_4bit or not is_deepspeed_zero3_enabled()
-    if job.start is None:
-        set_seed(settings.seed)
-        fresh = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=settings.lora_dropout,
-            target_modules=settings.target_modules,
-            use_rslora=settings.use_rslora,
-            use_dora=settings.use_dora,
-            task_type="CAUSAL_LM",
-        )
-        return get_peft_model(model, fresh, autocast_adapter_dtype=in_float32)
-    continued = PeftModel.from_pretrained(
-        model, str(job.start), is_trainable=True, autocast_adapter_dtype=in_float32
-    )
-    config = cast(LoraConfig, continued.peft_config["default"])
-    trained_for, base = config.base_model_name_or_path, job.base_model.portable_name
-    if trained_for != base:
-        raise TrainingError(
-            f"the adapter to go on from was trained for {trained_for}, the base model is {base}; "
-            "use the same, or start from the base model"
-        )
-    names = ("lora_rank", "lora_alpha", "lora_dropout", "use_rslora", "use_dora")
-    found = (config.r, *(getattr(config, name) for name in names[1:]))
-    wanted = tuple(getattr(settings, name) for name in names)
-    if found != wanted:
-        raise TrainingError(
-            f"the adapter to go on from has {', '.join(names)} {found}, the parameters have "
-            f"{wanted}; use the same, or start from the base model"
-        )
-    # At each save PEFT looks there for the base model, and on the hub where it finds none.
-    config.base_model_name_or_path = job.base_model.name_or_path
-    return continued
-
-
-def written_by(state: TrainerState, job: TrainingJob) -> Path:
-    """The checkpoint of the adapter that a training has come to."""
-    last = job.checkpoints / f"checkpoint-{state.global_step}"
-    return Path(state.best_model_checkpoint or last)
-
-
-def save_adapter(
-    model: PeftModel, job: TrainingJob, folder: Path, checkpoint: Path | None = None
-) -> None:
-    """Write the weights and a config that reads the same wherever and whenever it is written.
-
-    Args:
-        checkpoint: Where the trainer has gathered the weights of which this process has a part.
-    """
-    if checkpoint is None:
-        # Only this one: beside it DPO keeps the one that it started from.
-        model.save_pretrained(
-            str(folder), selected_adapters=["default"], save_embedding_layers=False
-        )
-        (folder / "README.md").unlink()  # PEFT's empty model card, with this machine's paths
-    else:
-        folder.mkdir()
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
-            shutil.copyfile(checkpoint / name, folder / name)
-    file = folder / CONFIG_FILE
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = job.base_model.portable_name
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()  # PEFT keeps a set
-    file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-
-
-def describe(job: TrainingJob, folder: Path) -> dict[str, Any]:
-    """What the adapter in a folder was made from and with, and the hash of its weights."""
-    weights = (folder / WEIGHTS_FILE).read_bytes()
-    return {
-        "base_model": {
-            "name_or_path": job.base_model.portable_name,
-            "revision": job.base_model.revision,
-            "load_in_4bit": job.base_model.load_in_4bit,
-        },
-        "training_data": job.training_data,
-        "method": job.method,
-        "settings": job.settings,
-        "started_from_adapter": job.start is not None,
-        "dtype": str(compute_dtype()).removeprefix("torch."),
-        "device": device().type,
-        "versions": {
-            package: importlib.metadata.version(package)
-            for package in ("torch", "transformers", "trl", "peft")
-        },
-        "sha256": hashlib.sha256(weights).hexdigest(),
-    }
-
-
 def resources(meter: EnergyMeter) -> dict[str, Any]:
     """What all processes have used: ``energy_wh``, and ``peak_memory_mib`` as in the manifest.
 
@@ -365,7 +204,9 @@ def resources(meter: EnergyMeter) -> dict[str, Any]:
 
 def peak_memory_mib() -> dict[str, int]:
     """The most main and GPU memory that this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    main = peak // 2**20 if sys.platform == "darwin" else peak // 2**10  # bytes there, KiB here
     gpu = torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else 0
-    return {"main": main, "gpu": gpu}
+    if sys.platform == "linux":
+        # ru_maxrss begins with what the parent held when it forked.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return {"main": int(status.split("VmHWM:")[1].split()[0]) // 2**10, "gpu": gpu}
+    return {"main": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20, "gpu": gpu}
