@@ -71,4 +71,4 @@ lock: $(STAMP)  ## resolve anew; without find-links, so that it names the CUDA p
 		--upgrade pyproject.toml requirements/caps.in --output-file requirements/constraints.txt
 
 clean:           ## remove what runs have written, but the journal: its answers may have cost money
-	rm -rf data/test data/dev data/ledger data/0[235]_*/* data/06_models/adapter data/06_models/checkpoints data/0[78]_*/*
+	rm -rf data/test data/dev data/ledger data/0[235]_*/* data/06_models/adapter data/06_models/best_adapter data/06_models/checkpoints data/0[78]_*/*

@@ -12,7 +12,7 @@ SETTINGS = {
     "data_synthesis": {"pairs_per_iteration": 120},
     "fine_tuning": {
         "start": "base",
-        "learning_rate": 1.0e-2,
+        "learning_rate": 5.0e-3,
         "epochs": [0.2, 12],
         "batch_size": 8,
         "lora_rank": 64,

@@ -1,5 +1,6 @@
 """Training on 4-bit weights: what bitsandbytes and PEFT would get wrong without a word."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,15 @@ import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from torch.nn.utils.rnn import pad_sequence
 
 from llamaduo.local_llm.base_model import BaseModelSpec, device, load_model, load_tokenizer
+from llamaduo.local_llm.fine_tune import fine_tune
 from llamaduo.local_llm.inference import load_merged
 from llamaduo.local_llm.rows import IGNORED, encode_rows
+from llamaduo.local_llm.training import TrainingJob
+from tests.local_llm.conftest import changed
 
 Batch = dict[str, torch.Tensor]
 
@@ -89,3 +94,26 @@ def test_merged_into_weights_that_are_not_in_4_bit_the_adapter_answers_as_it_was
     learned = batch["labels"][batch["labels"] != IGNORED]
     assert unmerged.argmax(-1).tolist() == merged.argmax(-1).tolist() == learned.tolist()
     assert (merged - unmerged).abs().mean() < 0.15 * (untrained - unmerged).abs().mean()
+
+
+def test_an_adapter_on_4_bit_weights_is_trained_in_float32_and_resumes_to_the_same_weights(
+    in_4_bit: BaseModelSpec, job: TrainingJob, pairs: pd.DataFrame, tmp_path: Path
+) -> None:
+    # TRL would cast it to bfloat16, in which a step of this size changes nothing.
+    parameters = changed(job.parameters, learning_rate=5e-6, epochs=12, evaluations=3)
+    job = replace(job, base_model=in_4_bit, parameters=parameters)
+    rows = pairs.head(4).to_dict("records")
+    fine_tune(job, rows, tmp_path / "undisturbed")
+    shutil.rmtree(job.checkpoints / "checkpoint-12")
+
+    fine_tune(job, rows, tmp_path / "resumed")
+
+    undisturbed, resumed = (
+        load_file(tmp_path / name / "adapter_model.safetensors")
+        for name in ("undisturbed", "resumed")
+    )
+    assert all(weight.equal(resumed[name]) for name, weight in undisturbed.items())
+    assert {weight.dtype for weight in undisturbed.values()} == {torch.float32}
+    fresh = load_file(job.checkpoints / "checkpoint-4/adapter_model.safetensors")
+    started = [name for name in fresh if "lora_A" in name]
+    assert all((undisturbed[name] != fresh[name]).float().mean() > 0.9 for name in started)

@@ -120,9 +120,7 @@ def test_ten_kills_at_any_instant_leave_the_weights_as_they_were(
     while killed < KILLS:
         checkpoints = tmp_path / f"b{killed}"
         instant = time.monotonic() + rng.uniform(0.3, 1.5) * seconds
-        killer = threading.Thread(
-            target=lambda at=instant: kill_when(lambda: time.monotonic() > at)
-        )
+        killer = threading.Thread(target=kill_at, args=[instant])
         killer.start()
         try:
             train(random_model, validated, None, checkpoints, slow, 1, {})
@@ -168,6 +166,10 @@ def test_a_training_that_had_ended_is_not_trained_any_further(
 
     for name in (WEIGHTS, "training_log.jsonl"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+    log = pd.read_json(tmp_path / "again/training_log.jsonl", lines=True)
+    manifest = json.loads((tmp_path / "again/manifest.json").read_text())
+    assert manifest["seconds"] > log["seconds"].iloc[-1] > 0
+    assert manifest["energy_wh"] > 0
 
 
 def test_a_training_has_ended_at_its_last_step_or_at_the_end_of_patience() -> None:

@@ -125,6 +125,24 @@ def test_an_adapter_of_another_rank_is_no_start(job: TrainingJob, tmp_path: Path
         )
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(["q_proj"], "all-linear"), ("all-linear", ["q_proj", "v_proj"])]
+)
+def test_an_adapter_of_other_modules_is_no_start(
+    job: TrainingJob, tmp_path: Path, before: str | list[str], after: str | list[str]
+) -> None:
+    first, then = (
+        dataclasses.replace(job, parameters=changed(job.parameters, target_modules=modules))
+        for modules in (before, after)
+    )
+    save_adapter(adapted(load_model(job.base_model), first), first, tmp_path)
+    same = dataclasses.replace(first, start=tmp_path)
+    assert isinstance(adapted(load_model(job.base_model), same), PeftModel)
+
+    with pytest.raises(TrainingError, match="changes other modules than target_modules"):
+        adapted(load_model(job.base_model), dataclasses.replace(then, start=tmp_path))
+
+
 def test_an_adapter_of_another_base_model_is_no_start(job: TrainingJob, tmp_path: Path) -> None:
     other = tmp_path / "other-model"
     shutil.copytree(job.base_model.name_or_path, other)

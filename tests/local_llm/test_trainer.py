@@ -12,6 +12,7 @@ from trl import SFTTrainer
 
 from llamaduo.local_llm.adapter import adapted
 from llamaduo.local_llm.base_model import load_model, load_tokenizer
+from llamaduo.local_llm.energy import EnergyMeter
 from llamaduo.local_llm.fine_tune import fine_tune, training_arguments
 from llamaduo.local_llm.rows import IGNORED, encode_rows
 from llamaduo.local_llm.trainer import AnswerTokenTrainer, TrainingWatch, WatchedTrainer
@@ -85,7 +86,7 @@ def test_a_loss_far_above_guessing_or_without_a_gradient_is_named(
             TrainingError, match=r"at step 7 of 9, in the batch of red, elephant, nothing: "
         ),
     ):
-        TrainingWatch(display, 49152, trainer).on_log(trainer.args, state, TrainerControl(), logs)
+        _watch(display, trainer).on_log(trainer.args, state, TrainerControl(), logs)
 
 
 def test_a_validation_loss_that_is_no_number_stops_the_training_too(job: TrainingJob) -> None:
@@ -95,9 +96,13 @@ def test_a_validation_loss_that_is_no_number_stops_the_training_too(job: Trainin
 
     with (
         ProgressDisplay("training", quiet=True) as display,
-        pytest.raises(TrainingError, match=r"at step 7 of 9.*loss nan"),
+        pytest.raises(TrainingError, match=r"at step 7 of 9, on the validation pairs: loss nan"),
     ):
-        TrainingWatch(display, 49152, trainer).on_log(trainer.args, state, TrainerControl(), logs)
+        _watch(display, trainer).on_log(trainer.args, state, TrainerControl(), logs)
+
+
+def _watch(display: ProgressDisplay, trainer: WatchedTrainer) -> TrainingWatch:
+    return TrainingWatch(display, 49152, trainer, EnergyMeter())
 
 
 def _trainer(kind: type[SFTTrainer], job: TrainingJob, base: PreTrainedModel) -> Any:

@@ -75,14 +75,21 @@ def test_the_replay_is_the_same_each_time_and_another_in_each_iteration():
 
 
 def test_a_pair_validates_in_all_iterations_or_in_none_with_all_of_its_seed():
-    parameters = changed(validation_share=0.3)
+    parameters = changed(validation_share=0.4)
     by_iteration = [due(parameters, n) for n in (2, 3, 4)]
 
     validating = [set(pairs.loc[pairs["validation"], "id"]) for pairs in by_iteration]
     assert validating[0] == validating[1] == validating[2]
-    assert len(validating[0]) == 0.3 * 50
+    assert len(validating[0]) == 0.4 * 50
     sides = by_iteration[0].groupby(seeds_of(by_iteration[0]))["validation"].nunique()
     assert (sides == 1).all()
+
+
+def test_what_was_trained_on_for_want_of_others_never_validates():
+    # Two of the ten coverage pairs would, and ten of all pairs.
+    by_iteration = [due(changed(validation_share=0.2), n) for n in (1, 2, 3)]
+
+    assert not any(pairs["validation"].any() for pairs in by_iteration)
 
 
 def test_ready_pairs_are_seeds_of_their_own():
@@ -90,18 +97,18 @@ def test_ready_pairs_are_seeds_of_their_own():
         seed_id=[""] * 10 + [f"r{n}" for n in range(40)], origin=["coverage"] * 10 + ["ready"] * 40
     )
 
-    parameters = changed(start="base", validation_share=0.2)
+    parameters = changed(start="base", validation_share=0.4)
     pairs = choose_due_pairs(ready, BROUGHT, None, parameters, IterationParameters(index=3))
 
-    assert pairs.loc[pairs["origin"] == "coverage", "validation"].sum() == 2
-    assert 3 < pairs.loc[pairs["origin"] == "ready", "validation"].sum() < 13
+    assert pairs.loc[pairs["origin"] == "coverage", "validation"].sum() == 4
+    assert 8 < pairs.loc[pairs["origin"] == "ready", "validation"].sum() < 24
 
 
 def test_too_few_pairs_to_validate_are_trained_on_and_this_is_said(caplog):
-    pairs = due(changed(validation_share=0.01), 3)
+    pairs = due(changed(validation_share=0.3), 3)
 
     assert not pairs["validation"].any()
-    assert "of 50 pairs would validate the training: all are trained on" in caplog.text
+    assert "fewer than 4 coverage pairs would validate the training" in caplog.text
 
 
 def test_where_pairs_were_asked_for_in_vain_nothing_is_due_and_the_adapter_is_handed_on(

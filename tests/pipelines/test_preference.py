@@ -71,14 +71,14 @@ def test_prompts_are_drawn_from_the_coverage_pairs_that_are_trained_on_and_anew_
 
 
 def test_what_sft_never_trains_on_is_marked():
-    prompts = chosen_prompts(prompts=200, validation_share=0.3)
+    prompts = chosen_prompts(prompts=200, validation_share=0.4)
     due = choose_due_pairs(
-        training_set(), BROUGHT, None, parameters(validation_share=0.3), ITERATION
+        training_set(), BROUGHT, None, parameters(validation_share=0.4), ITERATION
     )
 
     validating = set(due.loc[due["validation"] & (due["origin"] == "coverage"), "id"])
     assert set(prompts.loc[prompts["validation"], "seed_id"]) == validating
-    assert len(validating) == 3
+    assert len(validating) == 4
 
 
 @pytest.mark.parametrize("verdict", [None, SFT])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, TrainerState, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -37,6 +39,7 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             task_type="CAUSAL_LM",
         )
         return get_peft_model(model, fresh, autocast_adapter_dtype=in_float32)
+    modules = adapted_modules(model, settings.target_modules)
     continued = PeftModel.from_pretrained(
         model, str(job.start), is_trainable=True, autocast_adapter_dtype=in_float32
     )
@@ -55,9 +58,26 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             f"the adapter to go on from has {', '.join(names)} {found}, the parameters have "
             f"{wanted}; use the same, or start from the base model"
         )
+    if modules != set(cast("list[str]", continued.base_model.targeted_module_names)):
+        raise TrainingError(
+            "the adapter to go on from changes other modules than target_modules "
+            f"({settings.target_modules}) of the parameters says; use the same, or start from the "
+            "base model"
+        )
     # At each save PEFT looks there for the base model, and on the hub where it finds none.
     config.base_model_name_or_path = job.base_model.name_or_path
     return continued
+
+
+def adapted_modules(model: PreTrainedModel, target_modules: str | list[str]) -> set[str]:
+    """Names of the modules that a fresh adapter of the base model would change."""
+    named = dict(model.named_modules())
+    if target_modules == "all-linear":
+        head = model.get_output_embeddings()
+        return {n for n, m in named.items() if isinstance(m, torch.nn.Linear) and m is not head}
+    if isinstance(target_modules, str):
+        return {name for name in named if re.fullmatch(target_modules, name)}
+    return {name for name in named if name.rpartition(".")[-1] in target_modules}
 
 
 def written_by(state: TrainerState, job: TrainingJob) -> Path:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from typing import Any
 
 import pynvml
 import torch
+
+logger = logging.getLogger(__name__)
 
 WATTS_PER_CORE = 8.0
 """Of a busy one: a processor's thermal design power over its cores is 4 W in large servers and 15 W
@@ -22,9 +26,7 @@ class EnergyMeter:
     def __init__(self) -> None:
         self._gpu = None
         if torch.cuda.is_available():
-            pynvml.nvmlInit()
-            uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
-            self._gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            self._gpu = _gpu_with_a_counter()
         self._begun_at = self._joules()
 
     def watt_hours(self) -> float:
@@ -37,3 +39,16 @@ class EnergyMeter:
         if self._gpu is None:
             return cores
         return cores + float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)) / 1000
+
+
+def _gpu_with_a_counter() -> Any | None:
+    """NVML's handle of this process's GPU; None where it counts no energy, as before Volta."""
+    uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    try:
+        pynvml.nvmlInit()
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)
+    except pynvml.NVMLError as error:
+        logger.warning("the energy of this GPU is not known (%s): cores alone are counted", error)
+        return None
+    return gpu

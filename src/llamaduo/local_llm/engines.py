@@ -123,8 +123,10 @@ class EndpointEngine:
                 "that came are in the journal and are not asked for again; mend the cause and go on"
             )
         responses = [
-            # vLLM counts the token that ended it too.
-            Response(str(reply.text), reply.completion_tokens - reply.finished, reply.finished)
+            # vLLM counts the token that ended it too; a server that counts none says 0.
+            Response(
+                str(reply.text), max(0, reply.completion_tokens - reply.finished), reply.finished
+            )
             for reply in replies
         ]
         return [responses[i : i + samples] for i in range(0, len(responses), samples)]

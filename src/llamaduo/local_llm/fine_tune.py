@@ -35,15 +35,15 @@ from llamaduo.local_llm.base_model import (
 from llamaduo.local_llm.checkpoints import latest_checkpoint
 from llamaduo.local_llm.energy import EnergyMeter
 from llamaduo.local_llm.rows import encode_preferences, encode_rows, short_enough
-from llamaduo.local_llm.trainer import TrainingWatch, Watched, trainer_class
+from llamaduo.local_llm.trainer import TrainingWatch, Watched, spent, trainer_class
 from llamaduo.local_llm.training import LOG_FILE, TrainingError, TrainingJob
 from llamaduo.local_llm.training_log import outcome, write_log
 from llamaduo.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
 
-MOST_KEPT = 2
-"""Checkpoints besides the best one: the last, and the one that is being written."""
+MOST_KEPT = 3
+"""Checkpoints: the best, the last, and the one that is being written."""
 
 
 def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Path) -> None:
@@ -81,11 +81,13 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         processing_class=tokenizer,
         callbacks=[EarlyStoppingCallback(job.parameters.patience)] if validation else None,
     )
+    if not is_shared():
+        keep_in_float32(model)
     trainer.remove_callback(PrinterCallback)  # would print a dict a step
     first = PartialState().is_main_process
     with ProgressDisplay("training", quiet=not first) as display:
-        trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer))
-        run(trainer, model, latest_checkpoint(job.checkpoints))
+        trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer, meter))
+        before = run(trainer, model, latest_checkpoint(job.checkpoints))
     used = resources(meter)
     PartialState().destroy_process_group()  # its threads would abort a process that ends
     if first:
@@ -98,26 +100,39 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
             "rows_validation": len(validation),
             "rows_too_long": len(rows) - len(kept),
             **outcome(trainer.state, job.parameters.preference.beta),
-            "seconds": round(time.perf_counter() - started, 1),
-            **used,
+            "seconds": round(time.perf_counter() - started + before["seconds"], 1),
+            "energy_wh": round(used["energy_wh"] + job.processes * before["energy_wh"], 3),
+            "peak_memory_mib": used["peak_memory_mib"],
         }
         file = adapter_folder / "manifest.json"
         file.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 
 
-def run(trainer: Watched, model: PeftModel, checkpoint: Path | None) -> None:
-    """Train from the beginning or from a checkpoint; a training that had ended stays as it was."""
+def keep_in_float32(model: PeftModel) -> None:
+    """Undo TRL's cast of an adapter on 4-bit weights to bfloat16, where small steps are lost."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def run(trainer: Watched, model: PeftModel, checkpoint: Path | None) -> dict[str, float]:
+    """Train from the beginning or from a checkpoint; a training that had ended stays as it was.
+
+    Returns:
+        What the processes before have ``spent``.
+    """
     if checkpoint is None:
         trainer.train()
-        return
+        return spent(TrainerState())
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if not has_ended(state):
         trainer.train(resume_from_checkpoint=str(checkpoint))
-        return
+        return spent(state)
     # Resumed, the trainer would take another step before it looks whether there is one to take.
     trainer.state = state
     if not is_shared():
         model.load_adapter(state.best_model_checkpoint or str(checkpoint), "default")
+    return spent(state)
 
 
 def has_ended(state: TrainerState) -> bool:
@@ -194,7 +209,7 @@ def resources(meter: EnergyMeter) -> dict[str, Any]:
     here = {"energy_wh": meter.watt_hours(), **peak_memory_mib()}
     each: list[dict[str, Any]] = gather_object([here])
     return {
-        "energy_wh": round(sum(process["energy_wh"] for process in each), 3),
+        "energy_wh": sum(process["energy_wh"] for process in each),
         "peak_memory_mib": {
             "main": sum(process["main"] for process in each),
             "gpu": max(process["gpu"] for process in each),

@@ -73,7 +73,8 @@ def leave_the_first_error(folder: Path) -> None:
 
     def write(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         foreseen = issubclass(kind, TrainingError)
-        with suppress(FileExistsError):
+        # Where the parent is interrupted it removes the folder.
+        with suppress(FileExistsError, FileNotFoundError):
             with (folder / ERROR_FILE).open("x", encoding="utf-8") as file:
                 file.write(str(error) if foreseen else f"{kind.__name__}: {error}")
             if not foreseen:

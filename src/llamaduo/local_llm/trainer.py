@@ -24,6 +24,7 @@ from trl.trainer.utils import use_adapter
 
 from llamaduo.local_llm.base_model import device
 from llamaduo.local_llm.checkpoints import mark_complete
+from llamaduo.local_llm.energy import EnergyMeter
 from llamaduo.local_llm.rows import IGNORED
 from llamaduo.local_llm.training import Method, TrainingError
 from llamaduo.progress import ProgressDisplay
@@ -166,29 +167,39 @@ def answer_losses(
     return losses.view(len(labels), -1)
 
 
+def spent(state: TrainerState) -> dict[str, float]:
+    """What a training had taken when its state was written, its start-up left out."""
+    last = state.log_history[-1] if state.log_history else {}
+    return {name: last.get(name, 0.0) for name in ("seconds", "energy_wh")}
+
+
 class TrainingWatch(TrainerCallback):
     """Times the steps, shows the progress, and stops a training whose loss runs away.
 
     It also brings each checkpoint to the disk, and asks for one where a step takes long.
     """
 
-    def __init__(self, display: ProgressDisplay, vocabulary: int, trainer: Watched) -> None:
+    def __init__(
+        self, display: ProgressDisplay, vocabulary: int, trainer: Watched, meter: EnergyMeter
+    ) -> None:
         self._display = display
+        self._meter = meter
         self._trainer = trainer
         # Guessing evenly over the whole vocabulary costs half of it.
         self._highest_loss = 2 * math.log(vocabulary)
         self._start = self._saved = time.perf_counter()
         self._begun_at = 0
+        self._before = spent(TrainerState())
         self._validation = ""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Count the seconds on from those of the checkpoint."""
+        """Count on from what the checkpoint had taken."""
         self._begun_at = state.global_step
-        seconds = state.log_history[-1]["seconds"] if state.log_history else 0.0
+        self._before = spent(state)
         self._saved = time.perf_counter()
-        self._start = self._saved - seconds
+        self._start = self._saved - self._before["seconds"]
 
     def on_log(
         self,
@@ -198,17 +209,23 @@ class TrainingWatch(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Add the time to the log's last entry, and see that its numbers are sound."""
-        state.log_history[-1]["seconds"] = round(time.perf_counter() - self._start, 2)
+        """Add what was spent to the log's last entry, and see that its numbers are sound."""
+        energy = self._before["energy_wh"] + self._meter.watt_hours()
+        seconds = round(time.perf_counter() - self._start, 2)
+        state.log_history[-1] |= {"seconds": seconds, "energy_wh": round(energy, 4)}
         if logs is None or not {"loss", "eval_loss"} & logs.keys():
             return
         loss, gradient = logs.get("loss", logs.get("eval_loss", math.nan)), logs.get("grad_norm", 0)
         if not (math.isfinite(loss) and math.isfinite(gradient) and loss < self._highest_loss):
+            where = (
+                f"in the batch of {', '.join(self._trainer.last_pairs())}"
+                if "loss" in logs
+                else "on the validation pairs"
+            )
             raise TrainingError(
-                f"training ran away at step {state.global_step} of {state.max_steps}, in the batch "
-                f"of {', '.join(self._trainer.last_pairs())}: loss {loss:.4g}, gradient norm "
-                f"{gradient:.4g}; look at these pairs, lower learning_rate "
-                f"({args.learning_rate:g}), or raise warmup ({args.warmup_steps:g})"
+                f"training ran away at step {state.global_step} of {state.max_steps}, {where}: "
+                f"loss {loss:.4g}, gradient norm {gradient:.4g}; look at the pairs, lower "
+                f"learning_rate ({args.learning_rate:g}), or raise warmup ({args.warmup_steps:g})"
             )
         if "eval_loss" in logs:
             self._validation = f", validation {loss:.3f}"

@@ -47,6 +47,8 @@ COLUMNS = [
 Method = Literal["sft", "dpo"]
 """``sft`` learns responses, ``dpo`` to prefer one response over another (Rafailov et al. 2023)."""
 
+INDECISIVE = ("preference", "start", "replay_share", "validation_share", "max_too_long")
+"""Parameters that decide nothing, or by the pairs alone."""
 _KILL_AFTER_S = 10
 
 
@@ -192,11 +194,28 @@ def train(
 
 
 def _digest(job: TrainingJob, pairs: Path) -> str:
-    """Of all that decides which weights come out, but the machine and its packages."""
+    """Of all that decides which weights come out, but the machine and its packages.
+
+    Of a model folder's files their names, sizes and times count.
+    """
     start = job.start and hashlib.sha256((job.start / WEIGHTS_FILE).read_bytes()).hexdigest()
     config = job.parameters.accelerate_config
     launched = config and config.read_text(encoding="utf-8")
-    decisive = [dataclasses.asdict(job.base_model), job.settings, job.method, start, launched]
+    model = [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+        for file in sorted(Path(job.base_model.name_or_path).glob("*"))
+    ]
+    preference = job.parameters.preference.beta if job.method == "dpo" else None
+    settings = {name: value for name, value in job.settings.items() if name not in INDECISIVE}
+    decisive = [
+        dataclasses.asdict(job.base_model),
+        model,
+        settings,
+        job.method,
+        preference,
+        start,
+        launched,
+    ]
     content = json.dumps(decisive, sort_keys=True).encode() + pairs.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 

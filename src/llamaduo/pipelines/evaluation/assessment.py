@@ -65,7 +65,8 @@ def assess_scores(
     }
     now = {"scores": per_prompt(scores), "assessment": assessment}
     comparable = comparable_history(history, measurement)
-    best = best_of([*comparable, now], evaluation)
+    rivals = [best_before(comparable, evaluation)] if comparable else []
+    best = best_of([*rivals, now], evaluation)
     flat = not obstacles and has_flattened(comparable, now, tuning, evaluation)
     changes_over = flat and tuning == "sft" and fine_tuning.preference.enabled
     return {
@@ -139,7 +140,7 @@ def compare(
     """The gain over the previous and over the best iteration, prompt by prompt."""
     if not comparable:
         return {}
-    others = {"previous": comparable[-1], "best": best_of(comparable, evaluation)}
+    others = {"previous": comparable[-1], "best": best_before(comparable, evaluation)}
     return {
         label: {
             "iteration": other["assessment"]["iteration"],
@@ -220,7 +221,7 @@ def has_flattened(
     The latter went on from the best one before, and is measured by it.
     """
     if tuning == "preference":
-        return bool(comparable) and gains_nothing(now, best_of(comparable, evaluation))
+        return bool(comparable) and gains_nothing(now, best_before(comparable, evaluation))
     return is_plateau([*comparable, now], evaluation.patience)
 
 
@@ -260,6 +261,18 @@ def brought_nothing_new(synthesis_report: dict[str, Any]) -> bool:
     came = kept + sum(dropped.values())
     new = came - sum(dropped.get(reason, 0) for reason in REPETITIONS)
     return bool(synthesis_report["asked"] and (kept == 0 or new < LEAST_NEW * came))
+
+
+def best_before(
+    comparable: list[dict[str, Any]], evaluation: EvaluationParameters
+) -> dict[str, Any]:
+    """The best one so far as it was named then: its adapter was kept, whatever the targets are now.
+
+    Where that one was measured otherwise, the best of those that were not.
+    """
+    named = comparable[-1]["assessment"]["best_iteration"]
+    kept = [entry for entry in comparable if entry["assessment"]["iteration"] == named]
+    return kept[0] if kept else best_of(comparable, evaluation)
 
 
 def best_of(history: list[dict[str, Any]], evaluation: EvaluationParameters) -> dict[str, Any]:

@@ -39,7 +39,7 @@ REWARDS = {
 MOST_LOGGED = 400
 """Characters of a text, the last ones: what counts is how it ends."""
 LEAST_VALIDATION = 4
-"""Pairs; fewer say nothing, and all are trained on."""
+"""Coverage pairs; fewer say nothing, and all are trained on."""
 
 
 def choose_due_pairs(
@@ -66,14 +66,13 @@ def choose_due_pairs(
         logger.warning("nothing new to train on: the previous adapter is handed on")
         return DuePairs.empty()
     validation = are_validating(training_set, fine_tuning.validation_share)
-    if validation.sum() < LEAST_VALIDATION:
+    if fine_tuning.validation_share and not validation.any():
         logger.warning(
-            "only %d of %d pairs would validate the training: all are trained on, and the last "
-            "step's adapter is taken for the best",
-            validation.sum(),
-            len(training_set),
+            "fewer than %d coverage pairs would validate the training: all are trained on, and the "
+            "last step's adapter is taken for the best (a larger fine_tuning.validation_share "
+            "keeps more of them back)",
+            LEAST_VALIDATION,
         )
-        validation = pd.Series(False, index=training_set.index)
     due = validation | (training_set["origin"] == "coverage")
     due |= training_set["iteration"] == iteration.index
     earlier = training_set[~due]
@@ -89,12 +88,16 @@ def are_validating(training_set: pd.DataFrame, share: float) -> pd.Series:
     """Which pairs are those of the share of the seeds whose digests are lowest.
 
     Of the coverage set, which is there from the first iteration on, it is the share exactly; ready
-    pairs, each its own seed, come later and are too many to matter.
+    pairs, each its own seed, come later and are too many to matter. None, where these would be
+    fewer than ``LEAST_VALIDATION`` coverage pairs: in no iteration, since they are trained on.
     """
     seeds, coverage = seeds_of(training_set), training_set["origin"] == "coverage"
     ids = sorted(training_set.loc[coverage, "id"], key=_place)
+    kept_back = ids[: round(share * len(ids))]
+    if len(kept_back) < LEAST_VALIDATION:
+        return pd.Series(False, index=training_set.index)
     own_seed = ~seeds.isin(ids)
-    return seeds.isin(ids[: round(share * len(ids))]) | (own_seed & (seeds.map(_place) < share))
+    return seeds.isin(kept_back) | (own_seed & (seeds.map(_place) < share))
 
 
 def _place(seed: str) -> float:
@@ -222,8 +225,8 @@ def report_training(
     Returns:
         The audit, by preference with the number of its pairs; ``tuning`` (sft, preference);
         ``steps``, ``best_step`` and ``validation_loss`` of the adapter that was kept; ``seconds``
-        and ``tokens`` read in this iteration, ``energy_wh`` (an estimate, of the process
-        that finished it): 0 where an earlier adapter was handed on. By preference also
+        and ``tokens`` read in this iteration, ``energy_wh`` (an estimate): 0 where an earlier
+        adapter was handed on. By preference also
         ``preference_prompts``, their number; ``reward_margin``, ``reward_accuracy`` and ``kl`` of
         the adapter that was kept (``TrainingLog``; on the validation pairs where there are any),
         null without a training; ``over_budget``, judgements that were not asked for.
