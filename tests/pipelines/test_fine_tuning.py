@@ -26,6 +26,7 @@ PARAMETERS = FineTuningParameters(
     min_steps=1,
     validation_share=0,
 )
+NONE = PreferencePairs.empty()
 BROUGHT = {"asked": 20, "kept": 20, "dropped": {}, "coverage_left_out": {}}
 
 
@@ -118,7 +119,7 @@ def test_where_pairs_were_asked_for_in_vain_nothing_is_due_and_the_adapter_is_ha
     iteration = IterationParameters(index=4)
 
     pairs = choose_due_pairs(training_set(), in_vain, None, PARAMETERS, iteration)
-    audit = audit_due_pairs(random_model, pairs, training_set(), in_vain, PARAMETERS)
+    audit = audit_due_pairs(random_model, pairs, NONE, training_set(), in_vain, PARAMETERS)
     handed_on = fine_tune(
         random_model,
         tmp_path,
@@ -139,7 +140,7 @@ def test_where_pairs_were_asked_for_in_vain_nothing_is_due_and_the_adapter_is_ha
 def test_an_audit_shows_what_is_read_and_what_is_learned(random_model, caplog):
     with caplog.at_level("INFO"):
         audit = audit_due_pairs(
-            random_model, due(PARAMETERS, 3), training_set(), BROUGHT, PARAMETERS
+            random_model, due(PARAMETERS, 3), NONE, training_set(), BROUGHT, PARAMETERS
         )
 
     assert (audit["rows"], audit["too_long"], audit["validation"]) == (40, 0, 0)
@@ -158,7 +159,7 @@ def test_an_audit_shows_what_is_read_and_what_is_learned(random_model, caplog):
 def test_a_preview_shows_no_personal_details_whatever_was_trained_on(random_model):
     pairs = due(PARAMETERS, 3).assign(prompt="write to jane.doe@firma.de", response="j@x.de")
 
-    audit = audit_due_pairs(random_model, pairs, training_set(), BROUGHT, PARAMETERS)
+    audit = audit_due_pairs(random_model, pairs, NONE, training_set(), BROUGHT, PARAMETERS)
 
     assert "@" in audit["preview"][0]["masked"]
     assert "jane.doe" not in str(audit["preview"])
@@ -174,7 +175,9 @@ def test_an_audit_counts_what_the_checks_have_left_out_as_too_long(
     report = {**BROUGHT, "dropped": {"too_long": dropped}}
     report["coverage_left_out"] = {"too_long": left_out}
 
-    audit = audit_due_pairs(random_model, due(PARAMETERS, 3), training_set(), report, PARAMETERS)
+    audit = audit_due_pairs(
+        random_model, due(PARAMETERS, 3), NONE, training_set(), report, PARAMETERS
+    )
 
     assert audit["too_long_share"] == pytest.approx(share)
 
@@ -184,10 +187,12 @@ def test_many_pairs_that_are_too_long_are_refused_before_a_step_is_taken(random_
     pairs = due(PARAMETERS, 3)
 
     with pytest.raises(InputError, match=r"3 of 43 pairs are too long .* at most 5 % may be"):
-        audit_due_pairs(random_model, pairs, training_set(), report, PARAMETERS)
+        audit_due_pairs(random_model, pairs, NONE, training_set(), report, PARAMETERS)
 
     tolerant = changed(max_too_long=0.1)
-    assert audit_due_pairs(random_model, pairs, training_set(), report, tolerant)["rows"] == 40
+    assert (
+        audit_due_pairs(random_model, pairs, NONE, training_set(), report, tolerant)["rows"] == 40
+    )
 
 
 def test_prompts_that_fill_the_window_are_refused_whatever_share_is_allowed(random_model):
@@ -195,7 +200,7 @@ def test_prompts_that_fill_the_window_are_refused_whatever_share_is_allowed(rand
     tolerant = changed(max_length=64, max_too_long=1)
 
     with pytest.raises(InputError, match="40 of 40 pairs are too long"):
-        audit_due_pairs(random_model, pairs, training_set(), BROUGHT, tolerant)
+        audit_due_pairs(random_model, pairs, NONE, training_set(), BROUGHT, tolerant)
 
 
 def test_a_list_gives_each_iteration_its_value_and_the_last_to_all_that_follow():

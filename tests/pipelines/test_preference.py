@@ -103,7 +103,14 @@ def test_an_iteration_by_preference_has_no_pairs_of_sft_due():
 def test_nothing_due_is_no_reason_to_refuse_what_is_too_long(random_model):
     left_out = {**BROUGHT, "coverage_left_out": {"too_long": 3}}
 
-    audit = audit_due_pairs(random_model, DuePairs.empty(), training_set(), left_out, parameters())
+    audit = audit_due_pairs(
+        random_model,
+        DuePairs.empty(),
+        PreferencePairs.empty(),
+        training_set(),
+        left_out,
+        parameters(),
+    )
 
     assert (audit["rows"], audit["too_long_share"]) == (0, 0)
 
@@ -226,6 +233,17 @@ def test_pairs_of_validation_prompts_validate_unless_they_are_too_few_or_most():
     assert [validating(count) for count in (3, 4, 10, 11)] == [0, 4, 10, 0]
 
 
+def test_an_audit_describes_what_is_preferred(random_model):
+    pairs = pairs_of([("a", 1, 10, 10)], prompts("a"))
+
+    audit = audit_due_pairs(
+        random_model, DuePairs.empty(), pairs, training_set(), BROUGHT, parameters()
+    )
+
+    assert audit["rows"] == 1
+    assert audit["preview"][0]["learned"] == f"{pairs['chosen'].iloc[0]}<|im_end|>\n"
+
+
 def test_without_a_pair_the_best_adapter_is_handed_on(random_model, tmp_path, caplog):
     pairs = pairs_of([("a", 1, 100, 100)], prompts("a"))
 
@@ -246,19 +264,23 @@ def test_without_a_pair_the_best_adapter_is_handed_on(random_model, tmp_path, ca
     assert "the best adapter is handed on" in caplog.text
 
 
-@pytest.mark.parametrize(("pairs", "margin", "seconds"), [(4, 1.5, 9.0), (0, None, 0)])
-def test_a_report_tells_how_far_the_preferences_were_learned(tmp_path, pairs, margin, seconds):
-    judgements, responses = judged(*[(name, 1, 10, 10) for name in "abcd"])
-    made = make_preference_pairs(judgements, responses, prompts(*"abcd"), parameters()).head(pairs)
-    manifest = {"steps": 3, "best_step": 2, "validation_loss": 0.5, "energy_wh": 1.0, "tokens": 7}
+@pytest.mark.parametrize(
+    ("pairs", "best", "margin", "seconds"), [(4, 2, 1.5, 9.0), (0, None, None, 0)]
+)
+def test_a_report_tells_how_far_the_preferences_were_learned(
+    tmp_path, pairs, best, margin, seconds
+):
+    judgements, _ = judged(*[(name, 1, 10, 10) for name in "abcd"])
+    manifest = {"rows": 4, "rows_validation": 0, "steps": 3, "best_step": 2, "tokens": 7}
+    manifest |= {"validation_loss": 0.5, "energy_wh": 1.0}
     rewards = {"reward_margin": 1.5, "reward_accuracy": 1.0, "kl": 2.0}
     text = json.dumps({**manifest, **rewards, "seconds": 9.0})
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
     unasked = judgements.assign(failure=["over budget", None, None, None])
 
-    report = report_training(tmp_path, {"rows": 0}, prompts(*"abcd"), unasked, made, BY_PREFERENCE)
+    report = report_training(tmp_path, {"rows": pairs}, prompts(*"abcd"), unasked, BY_PREFERENCE)
 
     assert (report["tuning"], report["preference_prompts"]) == ("preference", 4)
-    assert (report["rows"], report["validation"], report["best_step"]) == (pairs, 0, 2)
+    assert (report["rows"], report["validation"], report["best_step"]) == (pairs, 0, best)
     assert (report["reward_margin"], report["seconds"]) == (margin, seconds)
     assert report["over_budget"] == 1

@@ -69,7 +69,7 @@ def find(places: Places, wanted: Wanted) -> Findings:
             left.setdefault(path, "its path holds the text")
     versions = [table.parent.name for table in found.rows if table.name in places.training_sets]
     every = [path.parent for path in files if path.name == MARKER]
-    adapters = [each for each in every if any(_follows(each.parent.name, v) for v in versions)]
+    adapters = [each for each in every if _may_have_seen(each, versions)]
 
     def turn(table: Path) -> tuple[bool, bool, bool]:
         """Replies are known by what they answer, adapters by training sets, all by the inputs."""
@@ -135,6 +135,13 @@ def _fixed(path: Path, places: Places) -> str:
 def _is_beside_journal(path: Path) -> bool:
     journal = path.parent / path.name[: -len("-wal")]
     return path.name.endswith(BESIDE_JOURNAL) and journal.is_file() and is_journal(journal)
+
+
+def _may_have_seen(adapter: Path, versions: list[str]) -> bool:
+    """Whether an adapter may have been trained on one of these versions of a training set."""
+    if adapter.name.startswith("checkpoint-"):  # its folder tells no version
+        return bool(versions)
+    return any(_follows(adapter.parent.name, version) for version in versions)
 
 
 def _follows(adapter: str, version: str) -> bool:

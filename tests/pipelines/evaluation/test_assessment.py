@@ -4,6 +4,7 @@ import pytest
 
 from llamaduo.pipelines.evaluation.assessment import (
     assess_scores,
+    best_before,
     best_of,
     is_plateau,
     is_regression,
@@ -256,3 +257,12 @@ def test_failed_judgements_never_lift_the_bound_and_refuse_the_target_under_98_p
     assert summary["precision"]["lower_bound"] <= truth.mean() + 0.5
     assert meets_target({**summary}, evaluation) or share > 0.02
     assert assessment["target_met"] == (share <= 0.02)
+
+
+def test_the_best_before_is_the_one_whose_adapter_was_kept_whatever_the_targets_are_now():
+    first, second = history([90, 91] * 20, [85, 86] * 20)
+    second["assessment"]["best_iteration"] = 2
+
+    assert best_before([first, second], parameters()) is second
+    second["assessment"]["best_iteration"] = 9  # measured otherwise
+    assert best_before([first, second], parameters()) is first

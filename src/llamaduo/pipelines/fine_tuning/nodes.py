@@ -16,7 +16,7 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.rows import describe_rows
 from llamaduo.local_llm.training import LOG_FILE, Method, train
 from llamaduo.parameters import FineTuningParameters, IterationParameters
-from llamaduo.schemas import DuePairs, seeds_of
+from llamaduo.schemas import DuePairs, TrainingLog, seeds_of
 from llamaduo.service_llm.failures import Failure
 from llamaduo.service_llm.privacy import PrivacyGate
 from llamaduo.tuning import tuning_of
@@ -108,6 +108,7 @@ def _place(seed: str) -> float:
 def audit_due_pairs(
     base_model: BaseModelSpec,
     due_pairs: pd.DataFrame,
+    preference_pairs: pd.DataFrame,
     training_set: pd.DataFrame,
     synthesis_report: dict[str, Any],
     fine_tuning: FineTuningParameters,
@@ -115,14 +116,17 @@ def audit_due_pairs(
     """See what the model will read and learn, before the first step.
 
     Returns:
-        ``describe_rows`` of the pairs; ``validation``, the number of those that are never trained
-        on; ``too_long_share`` of all that might have been trained on, with what was left out for
-        it before; ``training_data`` (``describe_training_data``).
+        ``describe_rows`` of the pairs, of preference pairs with the response that is preferred;
+        ``validation``, the number of those that are never trained on; ``too_long_share`` of all
+        that might have been trained on, with what was left out for it before; ``training_data``
+        (``describe_training_data``).
 
     Raises:
         InputError: There is nothing to train on, or more than ``max_too_long`` is too long.
     """
-    rows = describe_rows(base_model, due_pairs, fine_tuning.max_length)
+    preferred = preference_pairs.rename(columns={"chosen": "response"})
+    pairs = due_pairs if preferred.empty else preferred
+    rows = describe_rows(base_model, pairs, fine_tuning.max_length)
     nothing_due = due_pairs.empty and not training_set.empty
     reports = [] if nothing_due else ["dropped", "coverage_left_out"]
     lost = rows["too_long"] + sum(synthesis_report[name].get("too_long", 0) for name in reports)
@@ -130,7 +134,7 @@ def audit_due_pairs(
     audit = {
         **rows,
         "preview": [_without_details(row) for row in rows["preview"]],
-        "validation": int(due_pairs["validation"].sum()),
+        "validation": int(pairs["validation"].sum()),
         "too_long_share": lost / max(1, all_rows),
         "training_data": describe_training_data(training_set),
     }
@@ -217,13 +221,12 @@ def report_training(
     training_audit: dict[str, Any],
     preference_prompts: pd.DataFrame,
     preference_judgements: pd.DataFrame,
-    preference_pairs: pd.DataFrame,
     previous_verdict: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Tell what was trained, how far, and what it took.
 
     Returns:
-        The audit, by preference with the number of its pairs; ``tuning`` (sft, preference);
+        The audit, without the pairs that were too long; ``tuning`` (sft, preference);
         ``steps``, ``best_step`` and ``validation_loss`` of the adapter that was kept; ``seconds``
         and ``tokens`` read in this iteration, ``energy_wh`` (an estimate): 0 where an earlier
         adapter was handed on. By preference also
@@ -233,15 +236,17 @@ def report_training(
     """
     manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
     tuning = tuning_of(previous_verdict)
-    if tuning == "preference":
-        validation = int(preference_pairs["validation"].sum())
-        counts = {"rows": len(preference_pairs), "validation": validation}
-        training_audit = {**training_audit, **counts}
-    fate = {name: manifest[name] for name in ("steps", "best_step", "validation_loss")}
     trained = training_audit["rows"] > 0
+    counts = (manifest["rows"], manifest["rows_validation"]) if trained else (0, 0)
+    fate = {
+        name: manifest[name] if trained else None
+        for name in ("steps", "best_step", "validation_loss")
+    }
     cost = {name: manifest[name] if trained else 0 for name in ("seconds", "tokens", "energy_wh")}
     return {
         **training_audit,
+        "rows": sum(counts),
+        "validation": counts[1],
         **fate,
         **cost,
         "tuning": tuning,
@@ -251,8 +256,10 @@ def report_training(
     }
 
 
-def read_training_log(adapter: Path) -> pd.DataFrame:
-    """The trainer's log as a table: ``TrainingLog``, one row a step."""
+def read_training_log(adapter: Path, training_report: dict[str, Any]) -> pd.DataFrame:
+    """The trainer's log as a table: ``TrainingLog``, one row a step of this iteration."""
+    if not training_report["rows"]:
+        return TrainingLog.empty()
     log = pd.read_json(adapter / LOG_FILE, lines=True)
     return log.assign(tokens_per_s=log["tokens"].diff() / log["seconds"].diff())
 

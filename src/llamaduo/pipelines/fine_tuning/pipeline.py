@@ -27,6 +27,7 @@ def create_pipeline() -> Pipeline:
             [
                 "base_model",
                 "due_pairs",
+                "preference_pairs",
                 "training_set",
                 "synthesis_report",
                 "params:fine_tuning",
@@ -58,13 +59,17 @@ def create_pipeline() -> Pipeline:
                 "training_audit",
                 "preference_prompts",
                 "preference_judgements",
-                "preference_pairs",
                 "previous_verdict",
             ],
             "training_report",
             name="report_training",
         ),
-        Node(nodes.read_training_log, "adapter", "training_log", name="read_training_log"),
+        Node(
+            nodes.read_training_log,
+            ["adapter", "training_report"],
+            "training_log",
+            name="read_training_log",
+        ),
         Node(
             nodes.plot_training_curve, "training_log", "training_curve", name="plot_training_curve"
         ),
