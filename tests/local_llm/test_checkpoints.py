@@ -1,5 +1,6 @@
 """An interrupted training goes on from where it was; the best step is kept, not the last."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import TrainerState
 
+from llamaduo.local_llm import trainer
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.checkpoints import (
     FINISHED,
@@ -137,8 +139,7 @@ def test_the_adapter_is_that_of_the_lowest_validation_loss(
 ) -> None:
     adapter = tmp_path / "adapter"
     validated.loc[validated["validation"], "response"] = "no"  # which the others do not teach
-    parameters = changed(slow, patience=2)
-    job = TrainingJob(**{**vars(job), "parameters": parameters})
+    job = dataclasses.replace(job, parameters=changed(slow, patience=2))
 
     fine_tune(job, validated.to_dict("records"), adapter)
 
@@ -158,8 +159,7 @@ def test_the_adapter_is_that_of_the_lowest_validation_loss(
 def test_a_training_that_had_ended_is_not_trained_any_further(
     job: TrainingJob, validated: pd.DataFrame, slow: FineTuningParameters, tmp_path: Path
 ) -> None:
-    parameters = changed(slow, patience=1, epochs=30)
-    job = TrainingJob(**{**vars(job), "parameters": parameters})
+    job = dataclasses.replace(job, parameters=changed(slow, patience=1, epochs=30))
     fine_tune(job, validated.to_dict("records"), tmp_path / "first")
 
     fine_tune(job, validated.to_dict("records"), tmp_path / "again")
@@ -170,6 +170,26 @@ def test_a_training_that_had_ended_is_not_trained_any_further(
     manifest = json.loads((tmp_path / "again/manifest.json").read_text())
     assert manifest["seconds"] > log["seconds"].iloc[-1] > 0
     assert manifest["energy_wh"] > 0
+
+
+def test_a_long_training_is_saved_between_two_looks_and_is_the_same(
+    job: TrainingJob, pairs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = changed(job.parameters, epochs=6, evaluations=1)
+    short = dataclasses.replace(job, parameters=parameters)
+    long = dataclasses.replace(short, checkpoints=tmp_path / "long")
+    rows = pairs.to_dict("records")
+    fine_tune(short, rows, tmp_path / "undisturbed")
+    monkeypatch.setattr(trainer, "CHECKPOINT_AFTER_S", 0)
+
+    fine_tune(long, rows, tmp_path / "saved")
+
+    assert [each.name for each in short.checkpoints.iterdir() if each.is_dir()] == ["checkpoint-6"]
+    kept = sorted(each.name for each in long.checkpoints.iterdir() if each.is_dir())
+    assert kept == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
+    assert latest_checkpoint(long.checkpoints) == long.checkpoints / "checkpoint-6"
+    saved, undisturbed = (tmp_path / name / WEIGHTS for name in ("saved", "undisturbed"))
+    assert saved.read_bytes() == undisturbed.read_bytes()
 
 
 def test_a_training_has_ended_at_its_last_step_or_at_the_end_of_patience() -> None:
