@@ -57,6 +57,18 @@ def test_the_latest_checkpoint_that_is_whole_counts(tmp_path: Path) -> None:
     assert whole.exists()
 
 
+def test_a_checkpoint_holds_what_was_trained_and_not_the_tokenizer(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, 5, complete=False)
+    names = ("tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "README.md")
+    for name in (*names, "vocab.txt", "adapter_config.json"):
+        (path / name).write_text("x")
+
+    mark_complete(path)
+
+    kept = {each.name for each in path.iterdir()}
+    assert kept == {"optimizer.pt", "adapter_config.json", "complete.json"}
+
+
 def test_the_checkpoints_of_finished_trainings_go_and_those_of_others_stay(tmp_path: Path) -> None:
     for training in ("finished", "killed", "own"):
         checkpoint(tmp_path / training, 1)

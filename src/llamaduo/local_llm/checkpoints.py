@@ -10,6 +10,8 @@ from llamaduo.files import bring_to_disk, make_folder, replacing
 
 MARKER = "complete.json"
 """Names the files of a checkpoint with their sizes; written last."""
+NOT_TRAINED = ("*token*", "vocab*", "merges*", "*.jinja", "*.md")
+"""Files of the base model that transformers and TRL write into each checkpoint."""
 FINISHED = "finished"
 """Stands in a training's folder when its adapter has been handed over."""
 
@@ -28,7 +30,13 @@ def open_checkpoints(root: Path, training: str) -> Path:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Bring a checkpoint to the disk, and say that it is whole."""
+    """Bring a checkpoint to the disk, and say that it is whole.
+
+    Tokenizer and model card go before: they are the base model's, and large.
+    """
+    for pattern in NOT_TRAINED:
+        for path in checkpoint.glob(pattern):
+            path.unlink()
     files = [path for path in checkpoint.rglob("*") if path.is_file()]
     for path in files:
         bring_to_disk(path)
