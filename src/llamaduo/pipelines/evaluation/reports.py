@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llamaduo.parameters import EvaluationParameters, IterationParameters
+from llamaduo.pipelines.evaluation.formats import FILTERS
 from llamaduo.pipelines.evaluation.judging import SCORES
 from llamaduo.pipelines.evaluation.sentences import (
     REASONS,
@@ -270,14 +271,7 @@ def _render(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters.update(
-        number=_number,
-        signed=_signed,
-        probability=_probability,
-        interval=_interval,
-        percentages=_percentages,
-        plain=_plain,
-    )
+    environment.filters.update(FILTERS)
     latest = history[-1]
     verdict = latest["verdict"]
     return environment.get_template(template).render(
@@ -296,28 +290,3 @@ def _render(
         reward_note=REWARD_NOTE,
         **values,
     )
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.1f}"
-
-
-def _probability(value: float | None) -> str:
-    return "< 0.001" if value is not None and value < 0.001 else _number(value, 3)
-
-
-def _interval(ends: list[float | None]) -> str:
-    low, high = ends
-    return "–" if low is None else f"{low:.1f} to {high:.1f}"
-
-
-def _percentages(ends: list[float | None]) -> str:
-    return _interval([None if end is None else 100 * end for end in ends])
-
-
-def _plain(value: Any) -> str:
-    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,45 @@
+"""How the reports write a figure; a dash for one that is not known."""
+
+from typing import Any
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """Rounded."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None) -> str:
+    """With its sign."""
+    return "–" if value is None else f"{value:+.1f}"
+
+
+def probability(value: float | None) -> str:
+    """A p-value."""
+    return "< 0.001" if value is not None and value < 0.001 else number(value, 3)
+
+
+def interval(ends: list[float | None]) -> str:
+    """Its two ends."""
+    low, high = ends
+    return "–" if low is None else f"{low:.1f} to {high:.1f}"
+
+
+def percentages(ends: list[float | None]) -> str:
+    """The same for shares."""
+    return interval([None if end is None else 100 * end for end in ends])
+
+
+def plain(value: Any) -> str:
+    """As short as it is exact."""
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+FILTERS = {
+    "number": number,
+    "signed": signed,
+    "probability": probability,
+    "interval": interval,
+    "percentages": percentages,
+    "plain": plain,
+}
+"""By their names in the templates."""
