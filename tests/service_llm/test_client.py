@@ -272,22 +272,22 @@ def test_requests_per_minute_are_limited(server, tmp_path):
     limits = Limits(concurrency=64, requests_per_minute=600)
     slow = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
 
+    began = time.monotonic()
     slow.complete_all(requests(30), "test")
 
-    # 10 at once, then 10 a second.
-    span = server.served[-1].at - server.served[0].at
-    assert span >= 1.9
+    # 10 at once, then 10 a second. A busy machine may deliver the first late: no clock of its own.
+    assert server.served[-1].at - began >= 1.9
 
 
 def test_tokens_per_minute_are_limited(server, tmp_path):
     limits = Limits(concurrency=64, tokens_per_minute=60 * 200)
     slow = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
 
+    began = time.monotonic()
     slow.complete_all(requests(30), "test")
 
     tokens = sum(entry.usage["total_tokens"] for entry in server.served[:-1])
-    span = server.served[-1].at - server.served[0].at
-    assert tokens <= 1.3 * 200 * (span + 1)
+    assert tokens <= 1.3 * 200 * (server.served[-1].at - began + 1)
 
 
 def test_no_more_than_the_concurrency_is_under_way(server, tmp_path):
@@ -535,9 +535,10 @@ def test_a_request_larger_than_a_second_s_worth_of_tokens_waits_for_all_of_it(se
     slow = service_at(server.base_url, tmp_path / "j.sqlite", limits=limits)
     long = [request(n, messages=[{"role": "user", "content": "x" * 5000 + f" {n}"}]) for n in "12"]
 
+    began = time.monotonic()
     slow.complete_all(long, "test")
 
-    assert server.served[1].at - server.served[0].at >= 2
+    assert server.served[1].at - began >= 2
 
 
 def test_a_spent_budget_ends_at_once_whatever_the_limits_are(server, tmp_path):
