@@ -16,6 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -26,6 +27,7 @@ from trl import DPOConfig, SFTConfig
 from llamaduo.local_llm.adapter import adapted, describe, save_adapter, written_by
 from llamaduo.local_llm.base_model import (
     compute_dtype,
+    device,
     is_shared,
     load_generation_config,
     load_model,
@@ -44,6 +46,11 @@ logger = logging.getLogger(__name__)
 
 MOST_KEPT = 3
 """Checkpoints: the best, the last, and the one that is being written."""
+EAGER_UP_TO = 4 * 256**2
+"""Scores of a head for a batch, up to which a CPU is faster with eager attention.
+
+PyTorch's fused kernel for CPUs goes back slowly; the eager one keeps all scores in memory.
+"""
 
 
 def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Path) -> None:
@@ -72,7 +79,11 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     # GPU.
     arguments = training_arguments(job, steps, has_validation=bool(validation))
     meter = EnergyMeter()
-    model = adapted(load_model(job.base_model), job)
+    base = load_model(job.base_model)
+    longest = max(len(row["input_ids"]) for row in kept)
+    if device().type == "cpu" and job.parameters.batch_size * longest**2 <= EAGER_UP_TO:
+        base.set_attn_implementation("eager")
+    model = adapted(base, job)
     trainer = trainer_class(job.method)(
         model=model,
         args=arguments,
@@ -87,7 +98,10 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     first = PartialState().is_main_process
     with ProgressDisplay("training", quiet=not first) as display:
         trainer.add_callback(TrainingWatch(display, len(tokenizer), trainer, meter))
-        before = run(trainer, model, latest_checkpoint(job.checkpoints))
+        # Autocast computes in bfloat16 anyway: PEFT would take each input to float32 and back
+        # before. DoRA's norms do rest on that float32.
+        with disable_input_dtype_casting(model, active=not job.parameters.use_dora):
+            before = run(trainer, model, latest_checkpoint(job.checkpoints))
     used = resources(meter)
     PartialState().destroy_process_group()  # its threads would abort a process that ends
     if first:
