@@ -49,7 +49,9 @@ def end_with_the_parent(folder: Path) -> None:
     """End at the end of standard input, which the parent holds open for as long as it lives."""
     # Not sys.stdin: at a normal end the interpreter would wait for the lock that its read holds.
     os.read(0, 1)
-    shutil.rmtree(folder, ignore_errors=True)  # nobody is left to remove it
+    # Nobody is left to remove it, and the main thread may be writing there meanwhile.
+    for _ in range(10):
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
