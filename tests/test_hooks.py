@@ -26,3 +26,18 @@ def test_an_endpoint_that_cannot_answer_for_the_local_llm_is_told_before_a_run(t
         check(InferenceDataset(**there, model="base-model"))
         with pytest.raises(InputError, match=r"^inference: .* serves base-model, and no typo"):
             check(InferenceDataset(**there, model="typo"))
+
+
+@pytest.mark.parametrize(("max_iterations", "told"), [(4, True), (5, False)])
+def test_a_loop_that_is_too_short_to_tune_by_preference_is_told(max_iterations, told, caplog):
+    loop = {"max_iterations": max_iterations, "carry": {}}
+    tuning = {"learning_rate": 1e-3, "epochs": 1, "preference": {"enabled": True}}
+    evaluation = {"target_similarity": 1, "target_precision": 1, "patience": 3, "decoding": {}}
+    groups = {"loop": loop, "fine_tuning": tuning, "evaluation": evaluation}
+    given = {f"params:{name}": MemoryDataset(group) for name, group in groups.items()}
+    catalog = DataCatalog({**given, "parameters": MemoryDataset({})})
+    pipeline = Pipeline([Node(lambda: {}, None, "verdict", name="decide")])
+
+    InputCheck().before_pipeline_run({"run_id": "a run"}, pipeline, catalog)
+
+    assert ("before 5 is tuned by it, and loop.max_iterations is 4" in caplog.text) == told

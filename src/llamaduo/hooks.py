@@ -1,4 +1,4 @@
-"""What happens around a run: inputs are checked, slices are pinned, iterations are shown."""
+"""What happens before a run: inputs are checked, slices are pinned."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +10,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
 from kedro.io.core import VersionNotFoundError
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 from kedro.validation.exceptions import CheckFailure, DataValidationError
-from rich.console import Console
-from rich.table import Table
 
 from llamaduo.errors import InputError
 from llamaduo.iterations import is_whole_loop, pinned_versions
@@ -21,11 +19,17 @@ from llamaduo.ledger import Ledger, version
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.engines import InferenceEngine
 from llamaduo.near_duplicates import Reserved, Tokenizer, plain
-from llamaduo.parameters import IterationParameters, LoopParameters
+from llamaduo.parameters import (
+    EvaluationParameters,
+    FineTuningParameters,
+    IterationParameters,
+    LoopParameters,
+)
 from llamaduo.service_llm.budget import Account
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge, are_one_model
 from llamaduo.service_llm.privacy import PrivacySettings, quote
+from llamaduo.tuning import warn_of_no_room
 
 NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
@@ -100,6 +104,12 @@ class InputCheck:
             InputError: With one sentence per input that cannot be used.
         """
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
+        if is_whole_loop(pipeline, settings):
+            warn_of_no_room(
+                FineTuningParameters.model_validate(catalog.load("params:fine_tuning")),
+                EvaluationParameters.model_validate(catalog.load("params:evaluation")),
+                settings,
+            )
         problems = _unknown_groups(set(catalog.load("parameters")))
         loaded = {}
         for name in sorted(pipeline.inputs() - set(settings.carry)):
@@ -210,60 +220,6 @@ def _shared_prompts(splits: dict[str, pd.DataFrame]) -> list[str]:
     ]
 
 
-class Progress:
-    """Shows each node as it begins, and the iterations so far after each one."""
-
-    @hook_impl
-    def before_node_run(self, node: Node) -> None:
-        """One short line; Kedro's own names all inputs and outputs."""
-        logger.info("%s", node.name)
-
-    @hook_impl
-    def after_iteration(self, verdict: dict[str, Any], catalog: DataCatalog) -> None:
-        """Print the table and the verdict, from the catalog."""
-        history = catalog.load("iteration_history")
-        table = Table(title="Scores on the test set (0–100, ± standard error over prompts)")
-        for column in ("iteration", "pairs", "similarity", "precision", "lower bound", "all right"):
-            table.add_column(column, justify="right")
-        for entry in history:
-            assessment = entry["assessment"]
-            similarity, precision = assessment["similarity"], assessment["precision"]
-            table.add_row(
-                str(assessment["iteration"]),
-                str(entry["training_pairs"]),
-                _mean(similarity),
-                _mean(precision),
-                _shown(precision["lower_bound"]),
-                f"{_shown(assessment['full_marks_percentage'])} %",
-            )
-        console = Console()
-        console.print(table)
-        confirmation = catalog.load("confirmation")
-        if confirmation:
-            console.print(
-                f"holdout: similarity {_mean(confirmation['similarity'])}, "
-                f"precision {_mean(confirmation['precision'])}, "
-                f"lower bound {_shown(confirmation['precision']['lower_bound'])}"
-            )
-        console.print(_spent(catalog.load("costs")))
-        for obstacle in verdict["obstacles"]:
-            console.print(f"no verdict on these scores: {obstacle}", markup=False)
-        for alarm in verdict["alarms"]:
-            console.print(f"fairness: {alarm}", markup=False)
-        if verdict["target_reached"]:
-            console.print(f"target reached in iteration {verdict['iteration']}")
-        elif verdict["stop"]:
-            console.print(f"stopped without reaching the target: {verdict['reason']}")
-        if verdict["advisory"]:
-            console.print("advisory only: so few test prompts leave much to chance")
-        if verdict["stop"]:
-            for name, title in (("evaluation_report", "report"), ("loop_report", "whole loop")):
-                report: Any = catalog[name]
-                url = report._fs.unstrip_protocol(str(report._get_load_path()))
-                console.print(f"{title}: {url}", soft_wrap=True, markup=False)
-            console.print("lineage and plots: kedro viz run")
-
-
 def _sentences(error: DataValidationError) -> list[str]:
     """What failed checks mean to the owner of a file."""
     if not error.failures:
@@ -281,20 +237,3 @@ def _sentence(failure: CheckFailure) -> str:
         f"column {failure.column} fails {failure.check} in {failure.failure_count} row(s), "
         f"such as {examples}"
     )
-
-
-def _spent(costs: dict[str, Any]) -> str:
-    """What the loop has paid so far, over teacher and judge."""
-    unpriced = ", ".join(costs["unpriced"])
-    money = f"${costs['usd']:.2f}" + (f" (price of {unpriced} unknown)" if unpriced else "")
-    return (
-        f"spent by this loop: {money}, {costs['tokens']:.0f} tokens, {costs['requests']} requests"
-    )
-
-
-def _mean(score: dict[str, Any]) -> str:
-    return f"{_shown(score['mean'])} ± {_shown(score['standard_error'])}"
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"

@@ -3,7 +3,8 @@
 import logging
 
 from llamaduo.files import OwnerOnly
-from llamaduo.hooks import InputCheck, Progress, SlicePins
+from llamaduo.hooks import InputCheck, SlicePins
+from llamaduo.progress_hook import Progress
 
 # The last hook whose turn is last comes last of all: what a check refuses changes no umask.
 HOOKS = (SlicePins(), InputCheck(), Progress(), OwnerOnly())
