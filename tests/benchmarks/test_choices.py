@@ -15,11 +15,16 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from llamaduo.parameters import FineTuningParameters, SynthesisParameters
+from llamaduo.parameters import (
+    FineTuningParameters,
+    PreferenceParameters,
+    SynthesisParameters,
+)
 from tests.e2e.conftest import make_project
 
 SEEDS = os.environ.get("SEEDS", "1,2,3,4,5").split(",")
@@ -27,11 +32,10 @@ WORKERS = int(os.environ.get("WORKERS", "1"))
 ITERATIONS = (2, 3)
 
 
-def scores_of(project, parameter, choice, seed):
-    """Mean scores of each iteration of a loop that no target ends, and what its training took."""
+def history_of(project, settings, seed):
+    """Entries of a loop that no target ends, an iteration each."""
     settings = {
-        "loop.max_iterations": max(ITERATIONS),
-        parameter: choice,
+        **settings,
         "data_synthesis.seed": seed,
         "fine_tuning.seed": seed,
         "evaluation.decoding.seed": seed,
@@ -42,24 +46,37 @@ def scores_of(project, parameter, choice, seed):
     process = project.start("run", "--env=dev", f"--params={given}")
     output, _ = process.communicate()
     assert process.returncode == 2, output
-    (last,) = (project.folder / "data/dev/08_reporting/iteration_history.json").glob(
-        f"*-i{max(ITERATIONS):03d}/iteration_history.json"
-    )
+    histories = project.folder / "data/dev/08_reporting/iteration_history.json"
+    last = max(histories.glob("*/iteration_history.json"))
+    history = json.loads(last.read_text(encoding="utf-8"))
+    shown = [
+        (round(entry["assessment"]["precision"]["mean"], 1), *map(round, spent_on(entry)))
+        for entry in history
+    ]
+    print(f"{project.folder.name}: precision, steps, seconds", shown, flush=True)
+    return history
+
+
+def spent_on(entry):
+    return entry["training"]["steps"] or 0, entry["training"]["seconds"] or 0
+
+
+def scores_of(project, parameter, choice, seed):
+    """Mean scores of each iteration, and what its training took."""
     rows = [
         {
             "choice": choice,
             "seed": seed,
             "iteration": entry["assessment"]["iteration"],
             "pairs": entry["training_pairs"],
-            "similarity": entry["assessment"]["similarity"]["mean"],
             "precision": entry["assessment"]["precision"]["mean"],
-            "steps": entry["training"]["steps"],
-            "seconds": entry["training"]["seconds"],
+            "seconds": spent_on(entry)[1],
         }
-        for entry in json.loads(last.read_text(encoding="utf-8"))
+        for entry in history_of(
+            project, {"loop.max_iterations": max(ITERATIONS), parameter: choice}, seed
+        )
     ]
-    shown = [(round(row["precision"], 1), row["steps"], round(row["seconds"])) for row in rows]
-    print(f"{parameter}={choice}, seed {seed}: precision, steps, seconds", shown, flush=True)
+    assert len(rows) == max(ITERATIONS)
     return rows
 
 
@@ -100,3 +117,31 @@ def test_the_default_goes_on_from_the_previous_adapter_unless_a_fresh_one_is_bet
 
     default = FineTuningParameters.model_fields["start"].default
     assert default == ("base" if afresh.at[max(ITERATIONS), "low"] > 0 else "previous")
+
+
+@pytest.mark.soak
+def test_preferences_are_off_by_default_unless_they_gain_past_the_plateau(tmp_path):
+    """New pairs once, then none: SFT comes to a plateau in the third iteration, DPO follows."""
+    gained = []
+    for seed in SEEDS:
+        project = make_project(tmp_path / f"plateau-{seed}")
+        new_pairs = {"data_synthesis": {"pairs_per_iteration": [400, 0]}}
+        project.configure("parameters.yml", new_pairs, env="dev")
+        settings = {
+            "loop.max_iterations": 6,
+            "evaluation.patience": 1,
+            "fine_tuning.preference.enabled": True,
+        }
+        entries = history_of(project, settings, seed)
+        tunings = [entry["training"]["tuning"] for entry in entries]
+        first = tunings.index("preference")
+        *before, after = [e["assessment"]["precision"]["mean"] for e in entries[: first + 1]]
+        gained.append(after - max(before))
+        print(f"{tunings}, {entries[first]['training']['rows']} preference pairs", flush=True)
+    low, high = ttest_1samp(gained, 0).confidence_interval()
+    print(
+        f"the first iteration by DPO has {np.mean(gained):+.1f} points of precision over the best "
+        f"by SFT, 95 % interval {low:+.1f} to {high:+.1f} over {len(SEEDS)} seeds"
+    )
+
+    assert PreferenceParameters().enabled == (low > 0)
