@@ -20,11 +20,12 @@ from llamaduo.local_llm.chat import encode_prompt, to_messages
 from llamaduo.local_llm.fine_tune import fine_tune, training_arguments
 from llamaduo.local_llm.rows import encode_preferences
 from llamaduo.local_llm.trainer import AnswerTokenPreferenceTrainer, PreferenceTrainer
-from llamaduo.local_llm.training import TrainingError, TrainingJob
+from llamaduo.local_llm.training import TrainingError, TrainingJob, train
 from llamaduo.parameters import FineTuningParameters
 from llamaduo.schemas import TrainingLog
 from tests.local_llm.conftest import WORDS, changed
 from tests.local_llm.test_checkpoints import WEIGHTS
+from tests.local_llm.test_launcher import TWO
 
 REWARDS = ["reward_margin", "reward_accuracy", "kl"]
 
@@ -243,3 +244,26 @@ def _trainer(
         eval_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
+
+
+@pytest.mark.soak
+def test_two_processes_prefer_what_one_does_with_the_same_batch(
+    dpo: TrainingJob,
+    preferring: FineTuningParameters,
+    preferred: pd.DataFrame,
+    tmp_path: Path,
+) -> None:
+    both = {"launcher": "accelerate", "accelerate_config": TWO, "batch_size": 3}
+    arms = {"one": changed(preferring, batch_size=6), "two": changed(preferring, **both)}
+
+    adapters = [
+        train(dpo.base_model, preferred, dpo.start, tmp_path / name, arm, 1, {}, method="dpo")
+        for name, arm in arms.items()
+    ]
+
+    one, two = [pd.read_json(each / "training_log.jsonl", lines=True) for each in adapters]
+    assert len(one) == len(two) == 10
+    for name in ("loss", "validation_loss", *REWARDS):
+        expected = pytest.approx(one[name].tolist(), abs=1e-2, rel=1e-2, nan_ok=True)
+        assert two[name].tolist() == expected
+    assert two["loss"].iloc[-1] < two["loss"].iloc[0] - 0.1
