@@ -204,6 +204,7 @@ def test_a_signal_ends_run_and_training_and_prints_how_to_go_on(project, signum,
         os.sched_yield()
 
 
+@pytest.mark.soak
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint(project):
     parameters = "loop.max_iterations=1,fine_tuning.min_steps=100,fine_tuning.evaluations=50"
     run = ["run", "--env=test", f"--params={parameters}"]

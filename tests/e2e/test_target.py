@@ -13,7 +13,7 @@ SETTINGS = {
     "fine_tuning": {
         "start": "base",
         "learning_rate": 5.0e-3,
-        "epochs": [0.2, 12],
+        "epochs": [0.2, 6],
         "batch_size": 8,
         "lora_rank": 64,
         "lora_alpha": 128,
