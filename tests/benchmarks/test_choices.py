@@ -119,25 +119,32 @@ def test_the_default_goes_on_from_the_previous_adapter_unless_a_fresh_one_is_bet
     assert default == ("base" if afresh.at[max(ITERATIONS), "low"] > 0 else "previous")
 
 
+def gain_past_the_plateau(project, seed):
+    """New pairs once, then none: SFT comes to a plateau in the third iteration, DPO follows.
+
+    Returns:
+        Points of precision that the iteration by DPO has over the best by SFT.
+    """
+    new_pairs = {"data_synthesis": {"pairs_per_iteration": [400, 0]}}
+    project.configure("parameters.yml", new_pairs, env="dev")
+    settings = {
+        "loop.max_iterations": 4,
+        "evaluation.patience": 1,
+        "fine_tuning.preference.enabled": True,
+    }
+    entries = history_of(project, settings, seed)
+    training = entries[-1]["training"]
+    assert [entry["training"]["tuning"] for entry in entries] == ["sft"] * 3 + ["preference"]
+    print(f"seed {seed}: {training['rows']} preference pairs, KL {training['kl']}", flush=True)
+    *before, after = [entry["assessment"]["precision"]["mean"] for entry in entries]
+    return after - max(before)
+
+
 @pytest.mark.soak
 def test_preferences_are_off_by_default_unless_they_gain_past_the_plateau(tmp_path):
-    """New pairs once, then none: SFT comes to a plateau in the third iteration, DPO follows."""
-    gained = []
-    for seed in SEEDS:
-        project = make_project(tmp_path / f"plateau-{seed}")
-        new_pairs = {"data_synthesis": {"pairs_per_iteration": [400, 0]}}
-        project.configure("parameters.yml", new_pairs, env="dev")
-        settings = {
-            "loop.max_iterations": 6,
-            "evaluation.patience": 1,
-            "fine_tuning.preference.enabled": True,
-        }
-        entries = history_of(project, settings, seed)
-        tunings = [entry["training"]["tuning"] for entry in entries]
-        first = tunings.index("preference")
-        *before, after = [e["assessment"]["precision"]["mean"] for e in entries[: first + 1]]
-        gained.append(after - max(before))
-        print(f"{tunings}, {entries[first]['training']['rows']} preference pairs", flush=True)
+    projects = [make_project(tmp_path / f"plateau-{seed}") for seed in SEEDS]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        gained = [*pool.map(gain_past_the_plateau, projects, SEEDS)]
     low, high = ttest_1samp(gained, 0).confidence_interval()
     print(
         f"the first iteration by DPO has {np.mean(gained):+.1f} points of precision over the best "

@@ -223,14 +223,14 @@ def test_a_response_without_a_readable_judgement_counts_for_nothing():
 
 
 def test_pairs_of_validation_prompts_validate_unless_they_are_too_few_or_most():
-    names = [f"p{n}" for n in range(20)]
+    names = [f"p{n}" for n in range(40)]
     rows = [(name, 1, 0, 0) for name in names]
 
     def validating(count):
-        asked = prompts(*names, validation=np.arange(20) < count)
+        asked = prompts(*names, validation=np.arange(40) < count)
         return pairs_of(rows, asked)["validation"].sum()
 
-    assert [validating(count) for count in (3, 4, 10, 11)] == [0, 4, 10, 0]
+    assert [validating(count) for count in (15, 16, 20, 21)] == [0, 16, 20, 0]
 
 
 def test_an_audit_describes_what_is_preferred(random_model):

@@ -19,12 +19,15 @@ from llamaduo.parameters import (
 )
 from llamaduo.pipelines.evaluation.answering import answer_prompts
 from llamaduo.pipelines.evaluation.judging import SCORES
-from llamaduo.pipelines.fine_tuning.nodes import LEAST_VALIDATION, are_validating
+from llamaduo.pipelines.fine_tuning.nodes import are_validating
 from llamaduo.schemas import PreferencePairs, PreferencePrompts
 from llamaduo.service_llm.text import HIGHEST_SCORE
 from llamaduo.tuning import tuning_of
 
 logger = logging.getLogger(__name__)
+
+LEAST_PREFERRED = 16
+"""Pairs of validation prompts; on 4 the loss moved by 1e-4, and stopped trainings by chance."""
 
 
 def choose_preference_prompts(
@@ -105,7 +108,7 @@ def make_preference_pairs(
         logger.warning("no response is to be preferred over another: the best adapter is handed on")
         return PreferencePairs.empty()
     # SFT has learned the other prompts, so that most pairs may be of validation prompts.
-    if not LEAST_VALIDATION <= pairs["validation"].sum() <= len(pairs) / 2:
+    if not LEAST_PREFERRED <= pairs["validation"].sum() <= len(pairs) / 2:
         pairs["validation"] = False
     return pairs.reset_index(drop=True)
 
