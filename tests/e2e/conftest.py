@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[2]
+TEST_PROMPTS = 24
 
 
 @dataclass
@@ -82,17 +85,35 @@ def make_project(folder):
     return Project(folder)
 
 
+def make_small_project(folder):
+    """With fewer test prompts, for tests to which scores are no matter."""
+    project = make_project(folder)
+    test_set = folder / "data/01_raw/coverage_test.jsonl"
+    with test_set.open(encoding="utf-8") as lines:
+        kept = [*islice(lines, TEST_PROMPTS)]
+    test_set.write_text("".join(kept), encoding="utf-8")
+    return project
+
+
 @pytest.fixture
 def project(tmp_path):
-    return make_project(tmp_path / "project")
+    return make_small_project(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A project whose loop has ended, and what it printed; for reading only."""
-    project = make_project(tmp_path_factory.mktemp("finished") / "project")
-    output = project.kedro("run", "--env=test", code=2)
-    return project, output
+def finished(tmp_path_factory, worker_id):
+    """A project whose loop has ended, and what it printed; for reading only.
+
+    The first of pytest-xdist's workers that needs it makes it for all.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "finished"
+    output = folder / "output.txt"
+    with FileLock(f"{folder}.lock"):
+        if not output.exists():
+            printed = make_small_project(folder / "project").kedro("run", "--env=test", code=2)
+            output.write_text(printed, encoding="utf-8")
+    return Project(folder / "project"), output.read_text(encoding="utf-8")
 
 
 @pytest.fixture

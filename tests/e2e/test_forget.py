@@ -60,7 +60,7 @@ def test_a_person_is_forgotten_in_the_midst_of_a_loop_which_then_goes_on(
 ):
     install_kill_point(project)
     plant(project, "train", range(0, 60, 2))
-    plant(project, "test", [0, 50])
+    plant(project, "test", [0, 20])
     run_and_kill(project, "node:fine_tune@2", monkeypatch)
     (loop,) = project.loops()
     journal = Journal(project.data / "journal.sqlite")

@@ -9,8 +9,6 @@ SETTINGS = {
     "evaluation": {"patience": 1},  # the random model scores 0 each time
     "fairness": {"sample": 1},
 }
-PROMPTS = 24
-"""Of the test set: what they cost is no matter here."""
 
 
 def rows(project, path, version):
@@ -19,9 +17,6 @@ def rows(project, path, version):
 
 def test_an_iteration_by_preference_follows_the_plateau_from_the_best_adapter(project):
     project.configure("parameters.yml", SETTINGS)
-    test_set = project.folder / "data/01_raw/coverage_test.jsonl"
-    lines = test_set.read_text(encoding="utf-8").splitlines(keepends=True)
-    test_set.write_text("".join(lines[:PROMPTS]), encoding="utf-8")
 
     output = project.kedro("run", "--env=test", code=2)
 

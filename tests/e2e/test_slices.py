@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import pytest
 
+from tests.e2e.conftest import REPOSITORY
 from tests.fakes.openai_server import FakeOpenAI, Fault, is_preflight
 
 
@@ -146,6 +148,8 @@ def test_a_usage_error_does_not_pass_for_an_honest_miss(finished):
 def test_a_judge_that_dies_in_the_middle_leaves_a_report_of_what_is_missing(after_a_loop):
     project, answered = after_a_loop, []
     (loop,) = project.loops()
+    test_set = "data/01_raw/coverage_test.jsonl"
+    shutil.copy(REPOSITORY / test_set, project.folder / test_set)
 
     def dead_after_60(body):
         if is_preflight(body):

@@ -43,12 +43,12 @@ def test_a_second_run_with_nothing_changed_asks_only_about_responses_that_differ
 
 
 def test_a_spent_budget_ends_the_loop_cleanly_and_keeps_what_was_bought(project, server):
-    output = project.kedro("run", "--env=test", "--params=loop.budget.requests=60", code=2)
+    output = project.kedro("run", "--env=test", "--params=loop.budget.requests=20", code=2)
 
     (loop,) = project.loops()
     assert project.json("08_reporting/verdict.json", f"{loop}-i001")["reason"] == "budget"
     assert "budget" in output
-    assert len(server.served) <= 60 + 16
+    assert len(server.served) <= 20 + 16
     answers = sqlite3.connect(project.data / "journal.sqlite").execute(
         "SELECT COUNT(*) FROM attempts WHERE outcome = 'answered' AND purpose = 'judging'"
     )
@@ -79,7 +79,7 @@ def test_a_wrong_key_is_said_before_anything_is_generated(project, server):
 def test_a_signal_while_the_judge_is_asked_loses_no_answer_and_is_resumed(project, server, signum):
     server.script = lambda body: None if is_preflight(body) else Fault(delay_s=0.5)
     process = project.start("run", "--env=test", start_new_session=True)
-    while len(server.asked()) < 40:
+    while len(server.asked()) < 20:
         assert process.poll() is None
         os.sched_yield()
 
