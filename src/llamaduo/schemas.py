@@ -342,7 +342,8 @@ class TrainingLog(Table):
     tokens: Series[int]
     """Read so far, padding left out."""
     tokens_per_s: Series[float] = pa.Field(nullable=True)
-    """Of this step, looks at the validation pairs included; null for the first one."""
+    """Of this step, looks at the validation pairs included; null for the first one, and for one too
+    short to be timed."""
     reward_margin: Series[float] = pa.Field(nullable=True)
     """By preference: the mean of beta times the log ratio of now and the start, of the chosen less
     that of the rejected. This and what follows is null for SFT."""

@@ -15,6 +15,7 @@ from llamaduo.pipelines.fine_tuning.nodes import (
     describe_training_data,
     fine_tune,
     plot_training_curve,
+    read_training_log,
 )
 from llamaduo.schemas import PreferencePairs, seeds_of
 
@@ -251,6 +252,18 @@ def test_an_adapter_that_goes_on_names_the_teachers_of_the_whole_training_set(
     assert (manifest["started_from_adapter"], manifest["rows"]) == (True, 30)
     assert manifest["training_data"]["teachers"] == ["claude", "gpt-4o"]
     assert manifest["training_data"]["pairs"] == {"coverage": 10, "synthetic": 40}
+
+
+def test_the_speed_of_a_step_too_short_to_be_timed_is_unknown(tmp_path):
+    steps = [
+        {"step": n, "tokens": 100 * n, "seconds": at} for n, at in [(1, 0.5), (2, 0.5), (3, 1)]
+    ]
+    log = "".join(json.dumps(step) + "\n" for step in steps)
+    (tmp_path / "training_log.jsonl").write_text(log, encoding="utf-8")
+
+    speeds = read_training_log(tmp_path, {"rows": 8})["tokens_per_s"]
+
+    assert speeds.fillna(0).tolist() == [0, 0, 200]
 
 
 def test_a_training_curve_shows_both_losses_and_the_speed():

@@ -261,7 +261,8 @@ def read_training_log(adapter: Path, training_report: dict[str, Any]) -> pd.Data
     if not training_report["rows"]:
         return TrainingLog.empty()
     log = pd.read_json(adapter / LOG_FILE, lines=True)
-    return log.assign(tokens_per_s=log["tokens"].diff() / log["seconds"].diff())
+    took = log["seconds"].diff()
+    return log.assign(tokens_per_s=log["tokens"].diff() / took.where(took > 0))
 
 
 def plot_training_curve(training_log: pd.DataFrame) -> go.Figure:
