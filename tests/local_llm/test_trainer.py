@@ -25,13 +25,15 @@ PAIRS = [
     {"id": "elephant", "prompt": "Say a longer word, please", "response": "elephant, or why not"},
     {"id": "nothing", "prompt": "Say nothing", "response": ""},
 ]
+LONG = {"id": "long", "prompt": "Say green" + " and green" * 300, "response": "green"}
 
 
+@pytest.mark.parametrize("pairs", [PAIRS, [*PAIRS, LONG]], ids=["packed", "padded"])
 def test_the_loss_of_answer_tokens_and_its_gradients_are_those_of_trl(
-    job: TrainingJob,
+    job: TrainingJob, pairs: list[dict[str, str]]
 ) -> None:
-    ours, our_gradients = _loss_in_float32(AnswerTokenTrainer, job)
-    theirs, their_gradients = _loss_in_float32(SFTTrainer, job)
+    ours, our_gradients = _loss_in_float32(AnswerTokenTrainer, job, pairs)
+    theirs, their_gradients = _loss_in_float32(SFTTrainer, job, pairs)
 
     assert ours == pytest.approx(theirs, abs=1e-3)
     assert our_gradients.keys() == their_gradients.keys()
@@ -105,18 +107,25 @@ def _watch(display: ProgressDisplay, trainer: WatchedTrainer) -> TrainingWatch:
     return TrainingWatch(display, 49152, trainer, EnergyMeter())
 
 
-def _trainer(kind: type[SFTTrainer], job: TrainingJob, base: PreTrainedModel) -> Any:
+def _trainer(
+    kind: type[SFTTrainer],
+    job: TrainingJob,
+    base: PreTrainedModel,
+    pairs: list[dict[str, str]] = PAIRS,
+) -> Any:
     tokenizer = load_tokenizer(job.base_model)
     return kind(
         model=adapted(base, job),
         args=training_arguments(job, 1, has_validation=False),
-        train_dataset=Dataset.from_list(encode_rows(tokenizer, PAIRS, [tokenizer.eos_token_id])),
+        train_dataset=Dataset.from_list(encode_rows(tokenizer, pairs, [tokenizer.eos_token_id])),
         processing_class=tokenizer,
     )
 
 
-def _loss_in_float32(kind: type[SFTTrainer], job: TrainingJob) -> tuple[float, dict[str, Any]]:
-    trainer = _trainer(kind, job, load_model(job.base_model).float())
+def _loss_in_float32(
+    kind: type[SFTTrainer], job: TrainingJob, pairs: list[dict[str, str]]
+) -> tuple[float, dict[str, Any]]:
+    trainer = _trainer(kind, job, load_model(job.base_model).float(), pairs)
     rows = [dict(row) for row in trainer.train_dataset]
     model = trainer.model
     batch = {name: value.to(model.device) for name, value in trainer.data_collator(rows).items()}

@@ -25,6 +25,7 @@ from trl.trainer.utils import use_adapter
 from llamaduo.local_llm.base_model import device
 from llamaduo.local_llm.checkpoints import mark_complete
 from llamaduo.local_llm.energy import EnergyMeter
+from llamaduo.local_llm.losses import answer_losses
 from llamaduo.local_llm.rows import IGNORED
 from llamaduo.local_llm.training import Method, TrainingError
 from llamaduo.progress import ProgressDisplay
@@ -91,11 +92,7 @@ class PreferenceTrainer(Watched, DPOTrainer):
 
 
 class AnswerTokenTrainer(WatchedTrainer):
-    """Computes logits only where a response token is predicted; the loss is TRL's.
-
-    Without a GPU kernel TRL puts every token of the prompts through the language model's head
-    too, which takes a small model as long as all its layers.
-    """
+    """Computes a batch by ``answer_losses``; the loss is TRL's."""
 
     def compute_loss(
         self,
@@ -123,9 +120,9 @@ class AnswerTokenPreferenceTrainer(PreferenceTrainer):
     ) -> torch.Tensor:
         """Mean over the pairs of - log sigmoid(reward of the chosen - reward of the rejected)."""
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, IGNORED)
-        now = answer_losses(model, inputs, labels).sum(dim=1)  # (2 * pairs,), the chosen first
+        now = answer_losses(model, inputs, labels)  # (2 * pairs,), the chosen first
         with torch.no_grad(), use_adapter(self.accelerator.unwrap_model(model), "ref"):
-            at_the_start = answer_losses(model, inputs, labels).sum(dim=1)
+            at_the_start = answer_losses(model, inputs, labels)
         chosen, rejected = (self.beta * (at_the_start - now)).chunk(2)
         margins = chosen - rejected
         metrics = self._metrics["train" if model.training else "eval"]
@@ -137,34 +134,6 @@ class AnswerTokenPreferenceTrainer(PreferenceTrainer):
             metrics[name].append(values.mean().item())
         loss: torch.Tensor = -torch.nn.functional.logsigmoid(margins).mean()
         return loss
-
-
-def answer_losses(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], labels: torch.Tensor
-) -> torch.Tensor:
-    """Cross-entropy of each label, 0 where there is none to learn.
-
-    Args:
-        labels: ``(batch, seq)``.
-
-    Returns:
-        ``(batch, positions)``, over the positions at which some row has a label.
-    """
-    targets = labels[:, 1:]
-    answered = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)  # (positions,)
-    logits = model(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        use_cache=False,
-        logits_to_keep=answered,
-    ).logits  # (batch, positions, vocabulary)
-    losses: torch.Tensor = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(),
-        targets[:, answered].flatten(),
-        ignore_index=IGNORED,
-        reduction="none",
-    )
-    return losses.view(len(labels), -1)
 
 
 def spent(state: TrainerState) -> dict[str, float]:
