@@ -123,7 +123,8 @@ def gain_past_the_plateau(project, seed):
     """New pairs once, then none: SFT comes to a plateau in the third iteration, DPO follows.
 
     Returns:
-        Points of precision that the iteration by DPO has over the best by SFT.
+        Points of precision that the iteration by DPO has over the one by SFT that it went on from.
+        That one was the best by these scores, and so is a little overrated.
     """
     new_pairs = {"data_synthesis": {"pairs_per_iteration": [400, 0]}}
     project.configure("parameters.yml", new_pairs, env="dev")
@@ -136,8 +137,9 @@ def gain_past_the_plateau(project, seed):
     training = entries[-1]["training"]
     assert [entry["training"]["tuning"] for entry in entries] == ["sft"] * 3 + ["preference"]
     print(f"seed {seed}: {training['rows']} preference pairs, KL {training['kl']}", flush=True)
-    *before, after = [entry["assessment"]["precision"]["mean"] for entry in entries]
-    return after - max(before)
+    best = entries[entries[-2]["assessment"]["best_iteration"] - 1]
+    before, after = (each["assessment"]["precision"]["mean"] for each in (best, entries[-1]))
+    return after - before
 
 
 @pytest.mark.soak

@@ -120,6 +120,8 @@ class FakeOpenAI:
     """Base models, as a vLLM server has them; None serves any model, and loads no adapter."""
     loads_adapters: bool = True
     """Whether VLLM_ALLOW_RUNTIME_LORA_UPDATING is set."""
+    unknown: tuple[int, str] = (404, '{"detail": "Not Found"}')
+    """Status and body for a path that it does not know."""
     sees: Callable[[Path], bool] = Path.is_file
     """Whether a file of an adapter is on this machine too."""
     adapters: dict[str, Path] = field(default_factory=dict)
@@ -204,7 +206,7 @@ class FakeOpenAI:
             served = [{"id": name} for name in (*self.models, *self.adapters)]
             return 200, json.dumps({"object": "list", "data": served})
         if self.models is None or path != "/v1/load_lora_adapter" or not self.loads_adapters:
-            return 404, '{"detail": "Not Found"}'
+            return self.unknown
         if not body:
             return mistake(400, "2 validation errors: lora_name: Field required")
         name, folder = body["lora_name"], Path(body["lora_path"])

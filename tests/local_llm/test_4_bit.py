@@ -117,3 +117,22 @@ def test_an_adapter_on_4_bit_weights_is_trained_in_float32_and_resumes_to_the_sa
     fresh = load_file(job.checkpoints / "checkpoint-4/adapter_model.safetensors")
     started = [name for name in fresh if "lora_A" in name]
     assert all((undisturbed[name] != fresh[name]).float().mean() > 0.9 for name in started)
+
+
+def test_an_adapter_on_4_bit_weights_is_gone_on_from_as_it_is(
+    in_4_bit: BaseModelSpec, job: TrainingJob, pairs: pd.DataFrame, tmp_path: Path
+) -> None:
+    # bfloat16 would round its weights by up to a 256th.
+    job = replace(job, base_model=in_4_bit, parameters=changed(job.parameters, epochs=1))
+    rows = pairs.head(4).to_dict("records")
+    fine_tune(job, rows, tmp_path / "before")
+    still = changed(job.parameters, learning_rate=1e-12)
+    job = replace(job, start=tmp_path / "before", parameters=still, checkpoints=tmp_path / "others")
+
+    fine_tune(job, rows, tmp_path / "after")
+
+    before, after = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("before", "after")
+    )
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, rtol=1e-6, atol=1e-9)

@@ -201,6 +201,17 @@ def test_a_check_names_the_flags_of_a_server_that_loads_no_adapters(engine, serv
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in engine.check()
 
 
+def test_a_server_that_says_ok_to_what_it_does_not_know_is_not_taken_for_one(
+    engine, server, adapter
+):
+    server.loads_adapters = False
+    server.unknown = (200, '{"error": "Unexpected endpoint or method."}')  # as LM Studio
+
+    assert "loads no adapters at run time (HTTP 200" in engine.check()
+    with pytest.raises(InferenceError, match=r"did not load the adapter .*Unexpected endpoint"):
+        texts(engine, adapter)
+
+
 def test_a_check_tells_a_server_that_is_not_there(tmp_path):
     sentence = engine_at("http://127.0.0.1:1/v1", tmp_path).check()
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerBase
 from trl import SFTTrainer
 
-from llamaduo.local_llm.adapter import adapted, save_adapter
+from llamaduo.local_llm.adapter import adapted, adapted_modules, save_adapter
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
 from llamaduo.local_llm.chat import encode_prompt, to_messages
 from llamaduo.local_llm.fine_tune import fine_tune, step_budget, training_arguments
@@ -123,6 +123,31 @@ def test_an_adapter_of_another_rank_is_no_start(job: TrainingJob, tmp_path: Path
             load_model(job.base_model),
             dataclasses.replace(job, parameters=wider, start=tmp_path),
         )
+
+
+@pytest.mark.parametrize(
+    "modules",
+    ["all-linear", ["q_proj"], ["self_attn.q_proj", "mlp.down_proj"], r".*\.1\..*_proj"],
+    ids=["all", "a name", "names with a dot", "a pattern"],
+)
+def test_the_modules_of_a_start_adapter_are_named_as_peft_names_them(
+    job: TrainingJob, modules: str | list[str]
+) -> None:
+    config = LoraConfig(target_modules=modules, task_type="CAUSAL_LM")
+    peft = get_peft_model(load_model(job.base_model), config)
+
+    named = adapted_modules(load_model(job.base_model), modules)
+
+    assert named == set(peft.base_model.targeted_module_names) != set()
+
+
+def test_the_layers_of_gpt_2_are_linear_too() -> None:
+    tiny = GPT2Config(vocab_size=9, n_embd=4, n_layer=1, n_head=1, bos_token_id=1, eos_token_id=2)
+
+    names = adapted_modules(AutoModelForCausalLM.from_config(tiny), "all-linear")
+
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert names == {f"transformer.h.0.{layer}" for layer in layers}
 
 
 @pytest.mark.parametrize(

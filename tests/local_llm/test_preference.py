@@ -223,7 +223,7 @@ def _one_step(
     trainer = _trainer(kind, job, preferred, load_model(job.base_model).float())
     trained = {n: p for n, p in trainer.model.named_parameters() if ".default." in n}
     for name, parameter in trained.items():
-        parameter.data *= 0.9 if "lora_B" in name else 1
+        parameter.data *= 0.5 if "lora_B" in name else 1
     trainer.model.train()
     batch = trainer.data_collator(list(trainer.train_dataset))
     loss = trainer.compute_loss(trainer.model, batch)

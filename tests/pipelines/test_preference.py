@@ -222,15 +222,15 @@ def test_a_response_without_a_readable_judgement_counts_for_nothing():
     assert (pair["id"], pair["rejected"], pair["rejected_score"]) == ("a", "response 2", 70)
 
 
-def test_pairs_of_validation_prompts_validate_unless_they_are_too_few_or_most():
-    names = [f"p{n}" for n in range(40)]
+def test_pairs_of_validation_prompts_validate_and_are_never_trained_on():
+    names = [f"p{n}" for n in range(20)]
     rows = [(name, 1, 0, 0) for name in names]
 
-    def validating(count):
-        asked = prompts(*names, validation=np.arange(40) < count)
-        return pairs_of(rows, asked)["validation"].sum()
+    def made(count):
+        pairs = pairs_of(rows, prompts(*names, validation=np.arange(20) < count))
+        return (~pairs["validation"]).sum(), pairs["validation"].sum()
 
-    assert [validating(count) for count in (15, 16, 20, 21)] == [0, 16, 20, 0]
+    assert [made(count) for count in (0, 15, 16, 20)] == [(20, 0), (5, 0), (4, 16), (0, 0)]
 
 
 def test_an_audit_describes_what_is_preferred(random_model):

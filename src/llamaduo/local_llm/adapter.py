@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import re
 import shutil
@@ -14,9 +13,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, TrainerState, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.pytorch_utils import Conv1D
 
 from llamaduo.local_llm.base_model import compute_dtype, device
-from llamaduo.local_llm.training import WEIGHTS_FILE, TrainingError, TrainingJob
+from llamaduo.local_llm.training import WEIGHTS_FILE, TrainingError, TrainingJob, versions
 
 CONFIG_FILE = "adapter_config.json"
 
@@ -74,16 +74,17 @@ def adapted_modules(model: PreTrainedModel, target_modules: str | list[str]) -> 
     named = dict(model.named_modules())
     if target_modules == "all-linear":
         head = model.get_output_embeddings()
-        return {n for n, m in named.items() if isinstance(m, torch.nn.Linear) and m is not head}
+        linear = (torch.nn.Linear, Conv1D)
+        return {n for n, m in named.items() if isinstance(m, linear) and m is not head}
     if isinstance(target_modules, str):
         return {name for name in named if re.fullmatch(target_modules, name)}
-    return {name for name in named if name.rpartition(".")[-1] in target_modules}
+    return {n for n in named if any(n == t or n.endswith(f".{t}") for t in target_modules)}
 
 
-def written_by(state: TrainerState, job: TrainingJob) -> Path:
+def written_by(state: TrainerState, checkpoints: Path) -> Path:
     """The checkpoint of the adapter that a training has come to."""
-    last = job.checkpoints / f"checkpoint-{state.global_step}"
-    return Path(state.best_model_checkpoint or last)
+    # Not best_model_checkpoint, a path from before the project's folder was moved.
+    return checkpoints / f"checkpoint-{state.best_global_step or state.global_step}"
 
 
 def save_adapter(
@@ -129,9 +130,6 @@ def describe(job: TrainingJob, model: PeftModel, folder: Path) -> dict[str, Any]
         "started_from_adapter": job.start is not None,
         "dtype": str(compute_dtype()).removeprefix("torch."),
         "device": device().type,
-        "versions": {
-            package: importlib.metadata.version(package)
-            for package in ("torch", "transformers", "trl", "peft")
-        },
+        "versions": versions(),
         "sha256": hashlib.sha256(weights).hexdigest(),
     }

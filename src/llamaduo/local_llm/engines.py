@@ -144,7 +144,8 @@ class EndpointEngine:
             status, _ = self._call(LOAD, {})
         except InferenceError as error:
             return str(error)
-        if status == NOT_FOUND:
+        # vLLM refuses the empty body, and so has the call; LM Studio says OK to any.
+        if status in (OK, NOT_FOUND):
             return (
                 f"{where} loads no adapters at run time (HTTP {status} for {LOAD}); start vLLM "
                 "with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
@@ -162,7 +163,7 @@ class EndpointEngine:
         if name in self._models():
             return name
         status, text = self._call(LOAD, {"lora_name": name, "lora_path": str(folder)})
-        if status != OK:
+        if status != OK or name not in self._models():
             raise InferenceError(
                 f"{self.server.base_url} did not load the adapter {folder} (HTTP {status}: "
                 f"{message_of(text)}); the server must reach it under this very path, may read it, "

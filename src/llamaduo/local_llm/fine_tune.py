@@ -8,6 +8,8 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +86,15 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     if device().type == "cpu" and job.parameters.batch_size * longest**2 <= EAGER_UP_TO:
         base.set_attn_implementation("eager")
     model = adapted(base, job)
-    trainer = trainer_class(job.method)(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(training),
-        eval_dataset=Dataset.from_list(validation) if validation else None,
-        processing_class=tokenizer,
-        callbacks=[EarlyStoppingCallback(job.parameters.patience)] if validation else None,
-    )
-    if not is_shared():
-        keep_in_float32(model)
+    with weights_kept(model):
+        trainer = trainer_class(job.method)(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(training),
+            eval_dataset=Dataset.from_list(validation) if validation else None,
+            processing_class=tokenizer,
+            callbacks=[EarlyStoppingCallback(job.parameters.patience)] if validation else None,
+        )
     trainer.remove_callback(PrinterCallback)  # would print a dict a step
     first = PartialState().is_main_process
     with ProgressDisplay("training", quiet=not first) as display:
@@ -105,7 +106,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     used = resources(meter)
     PartialState().destroy_process_group()  # its threads would abort a process that ends
     if first:
-        gathered = written_by(trainer.state, job) if is_shared() else None
+        gathered = written_by(trainer.state, job.checkpoints) if is_shared() else None
         save_adapter(model, job, adapter_folder, gathered)
         write_log(trainer.state, job.parameters.preference.beta, adapter_folder / LOG_FILE)
         manifest = {
@@ -122,11 +123,19 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
         file.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 
 
-def keep_in_float32(model: PeftModel) -> None:
-    """Undo TRL's cast of an adapter on 4-bit weights to bfloat16, where small steps are lost."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+@contextmanager
+def weights_kept(model: PeftModel) -> Iterator[None]:
+    """The adapter's weights stay, which TRL's trainers cast to bfloat16 beside 4-bit weights.
+
+    There small steps would be lost, and some of what a start adapter has learned.
+    """
+    if is_shared():
+        yield
+        return
+    weights = [(each, each.data) for each in model.parameters() if each.requires_grad]
+    yield
+    for parameter, data in weights:
+        parameter.data = data
 
 
 def run(trainer: Watched, model: PeftModel, checkpoint: Path | None) -> dict[str, float]:
@@ -145,7 +154,7 @@ def run(trainer: Watched, model: PeftModel, checkpoint: Path | None) -> dict[str
     # Resumed, the trainer would take another step before it looks whether there is one to take.
     trainer.state = state
     if not is_shared():
-        model.load_adapter(state.best_model_checkpoint or str(checkpoint), "default")
+        model.load_adapter(str(written_by(state, checkpoint.parent)), "default")
     return spent(state)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from llamaduo.local_llm.accelerate_config import AccelerateConfig
-from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.base_model import BaseModelSpec, compute_dtype, device
 from llamaduo.local_llm.checkpoints import (
     FINISHED,
     drop_incomplete,
@@ -194,7 +195,7 @@ def train(
 
 
 def _digest(job: TrainingJob, pairs: Path) -> str:
-    """Of all that decides which weights come out, but the machine and its packages.
+    """Of all that decides which weights come out, but the machine.
 
     Of a model folder's files their names, sizes and times count.
     """
@@ -215,9 +216,18 @@ def _digest(job: TrainingJob, pairs: Path) -> str:
         preference,
         start,
         launched,
+        versions(),
+        str(compute_dtype()),
+        device().type,
     ]
     content = json.dumps(decisive, sort_keys=True).encode() + pairs.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that train."""
+    packages = ("torch", "transformers", "trl", "peft")
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def _write_pairs(pairs: pd.DataFrame, file: Path) -> None:
@@ -253,7 +263,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _environment(config: AccelerateConfig | None) -> dict[str, str]:
     """The environment of the training processes; what the user has set stays."""
-    defaults = {"TOKENIZERS_PARALLELISM": "false"}
+    # TRL would tell Hugging Face of each training: its method, the model's kind, the GPU.
+    defaults = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     if config is None:
         defaults["CUDA_VISIBLE_DEVICES"] = "0"  # one process drives one GPU
         return {**defaults, **os.environ}

@@ -27,7 +27,7 @@ from llamaduo.tuning import tuning_of
 logger = logging.getLogger(__name__)
 
 LEAST_PREFERRED = 16
-"""Pairs of validation prompts; on 4 the loss moved by 1e-4, and stopped trainings by chance."""
+"""Pairs that validate a training; on 4 the loss moved by 1e-4, and stopped trainings by chance."""
 
 
 def choose_preference_prompts(
@@ -43,7 +43,7 @@ def choose_preference_prompts(
     Returns:
         ``PreferencePrompts``.
     """
-    if tuning_of(previous_verdict) == "sft":
+    if tuning_of(previous_verdict) != "preference":
         return PreferencePrompts.empty()
     validation = are_validating(training_set, fine_tuning.validation_share)
     marked = training_set.assign(validation=validation, seed_id=training_set["id"])
@@ -86,7 +86,8 @@ def make_preference_pairs(
 
     A response's score is the mean of both scores over its readable judgements; one without any
     is left out, and so is a pair whose scores are nearer than the margin, or whose texts are equal.
-    One that was cut off is never preferred.
+    One that was cut off is never preferred. What SFT keeps back for validation is never trained on
+    here either: it validates, or is left out where there are few.
 
     Returns:
         ``PreferencePairs``, at most one per prompt.
@@ -103,13 +104,12 @@ def make_preference_pairs(
     differ = pairs["chosen"].str.strip() != pairs["rejected"].str.strip()
     apart = pairs["chosen_score"] - pairs["rejected_score"] >= fine_tuning.preference.margin
     pairs = pairs.loc[differ & apart, list(PreferencePairs.to_schema().columns)]
+    if pairs["validation"].sum() < LEAST_PREFERRED:
+        pairs = pairs[~pairs["validation"]]
     logger.info("%d preference pairs of %d prompts", len(pairs), len(preference_prompts))
-    if pairs.empty:
+    if pairs["validation"].all():
         logger.warning("no response is to be preferred over another: the best adapter is handed on")
         return PreferencePairs.empty()
-    # SFT has learned the other prompts, so that most pairs may be of validation prompts.
-    if not LEAST_PREFERRED <= pairs["validation"].sum() <= len(pairs) / 2:
-        pairs["validation"] = False
     return pairs.reset_index(drop=True)
 
 
