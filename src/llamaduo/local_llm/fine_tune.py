@@ -106,21 +106,31 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     used = resources(meter)
     PartialState().destroy_process_group()  # its threads would abort a process that ends
     if first:
-        gathered = written_by(trainer.state, job.checkpoints) if is_shared() else None
-        save_adapter(model, job, adapter_folder, gathered)
-        write_log(trainer.state, job.parameters.preference.beta, adapter_folder / LOG_FILE)
-        manifest = {
-            **describe(job, model, adapter_folder),
+        counts = {
             "rows": len(training),
             "rows_validation": len(validation),
             "rows_too_long": len(rows) - len(kept),
-            **outcome(trainer.state, job.parameters.preference.beta),
+        }
+        taken = {
             "seconds": round(time.perf_counter() - started + before["seconds"], 1),
             "energy_wh": round(used["energy_wh"] + job.processes * before["energy_wh"], 3),
             "peak_memory_mib": used["peak_memory_mib"],
         }
-        file = adapter_folder / "manifest.json"
-        file.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        write_adapter(adapter_folder, job, model, trainer.state, counts | taken)
+
+
+def write_adapter(
+    folder: Path,
+    job: TrainingJob,
+    model: PeftModel,
+    state: TrainerState,
+    facts: dict[str, Any],
+) -> None:
+    """Write weights, log and manifest; the manifest holds the facts as they are."""
+    save_adapter(model, job, folder, written_by(state, job.checkpoints) if is_shared() else None)
+    write_log(state, job.parameters.preference.beta, folder / LOG_FILE)
+    manifest = describe(job, model, folder) | outcome(state, job.parameters.preference.beta) | facts
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 
 
 @contextmanager
