@@ -1,6 +1,8 @@
 """What the demo's model learns from real pairs of GPT-4o, which are not ours to keep.
 
 REAL_PAIRS=pairs.jsonl pytest -m soak tests/benchmarks/test_real_pairs.py -s --timeout 36000
+
+SEEDS=1,2,3 asks for others.
 """
 
 import json
@@ -25,7 +27,7 @@ PAIRS = Path(os.environ.get("REAL_PAIRS", "missing"))
 """JSON lines with ``messages``, a prompt and a response each."""
 BASE_MODEL = BaseModelSpec("data/06_models/smollm2-135m-instruct")
 MOST_TOKENS, TEST = 480, 30
-SEEDS = (1, 2, 3)
+SEEDS = [int(seed) for seed in os.environ.get("SEEDS", "1,2,3").split(",")]
 DECODING = DecodingSettings(temperature=0.0, top_p=1.0, max_new_tokens=384, batch_size=30, seed=1)
 LEAST_FINISHED = 0.95
 
@@ -66,7 +68,7 @@ def test_real_pairs_teach_to_answer_alike_and_to_stop(tmp_path):
     print(f"\n{len(training)} pairs to train on, {TEST} to test")
     print(f"base model: ROUGE-L {told(before)}, {100 * finished.mean():.0f} % ended")
 
-    gains = []
+    gains, ended = [], []
     for seed in SEEDS:
         rng = random.Random(seed)
         training["validation"] = [rng.random() < 0.1 for _ in range(len(training))]
@@ -78,8 +80,13 @@ def test_real_pairs_teach_to_answer_alike_and_to_stop(tmp_path):
         print(
             f"seed {seed}: ROUGE-L {told(after)}, gain {told(gains[-1])}, "
             f"{100 * finished.mean():.0f} % ended; step {manifest['best_step']} of "
-            f"{manifest['steps']}, {manifest['seconds']} s"
+            f"{manifest['steps']}, {manifest['seconds']} s",
+            flush=True,
         )
-        assert finished.mean() >= LEAST_FINISHED
-    print(f"mean of {len(SEEDS)} seeds: gain {told(np.mean(gains, axis=0))}")
+        ended.extend(finished)
+    print(
+        f"all seeds: gain {told(np.mean(gains, axis=0))}, {sum(ended)} of {len(ended)} responses "
+        f"({100 * np.mean(ended):.1f} %) ended"
+    )
     assert np.mean(gains) > 0
+    assert np.mean(ended) >= LEAST_FINISHED
