@@ -149,7 +149,7 @@ def is_running(pid):
 
 
 def test_a_second_run_names_the_first_and_leaves_it_alone(project):
-    first = project.start("run", "--env=test", "--params=loop.max_iterations=1")
+    first = project.start("run", "--env=test", start_new_session=True)
     read_until(first, "fine_tuning.fine_tune")
     (loop,) = project.loops()
 
@@ -158,8 +158,9 @@ def test_a_second_run_names_the_first_and_leaves_it_alone(project):
     assert loop in output
     assert str(first.pid) in output
     assert "data_synthesis" not in output
-    first.communicate(timeout=120)
-    assert first.returncode == 2
+    assert first.poll() is None
+    first.send_signal(signal.SIGINT)
+    assert f"--resume {loop}" in " ".join(first.communicate(timeout=60)[0].split())
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,19 @@ def test_a_coverage_set_of_another_format_gives_the_same_training_set(
     assert made == reference.load(path, f"{loop}-i001")
 
 
-def test_another_base_model_folder_is_trained(project):
+def test_another_base_model_folder_is_trained(after_a_loop):
+    project = after_a_loop
+    (loop,) = project.loops()
     own = project.folder / "my-model"
     shutil.copytree(project.folder / "data/06_models/random-2-layer", own)
     project.configure("catalog.yml", {"base_model": {"filepath": "my-model"}})
 
-    project.kedro("run", "--env=test", "--pipelines=data_synthesis")
-    project.kedro("run", "--env=test", "--pipelines=fine_tuning")
+    afresh = "--params=fine_tuning.start=base"
+    project.kedro("run", "--env=test", "--pipelines=fine_tuning", afresh)
 
-    folder = project.data / "06_models/adapter" / only_version(project, "06_models/adapter")
+    versions = project.versions("06_models/adapter")
+    (new,) = (version for version in versions if not version.startswith(loop))
+    folder = project.data / "06_models/adapter" / new
     manifest = json.loads((folder / "adapter/manifest.json").read_text())
     assert manifest["base_model"]["name_or_path"] == "my-model"
 
