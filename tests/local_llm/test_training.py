@@ -155,10 +155,7 @@ def test_a_killed_process_is_named_by_its_signal(
 def test_the_process_and_its_folder_go_with_the_parent(
     random_model: BaseModelSpec, temporary: Path, sent: signal.Signals, tmp_path: Path
 ) -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", TRAIN_IN_A_SCRIPT, random_model.name_or_path, str(tmp_path / "c")],
-        stderr=subprocess.DEVNULL,
-    )
+    parent = _start(random_model, tmp_path)
     child = _training_process(psutil.Process(parent.pid))
 
     parent.send_signal(sent)
@@ -166,6 +163,25 @@ def test_the_process_and_its_folder_go_with_the_parent(
     assert parent.wait(15) != 0
     wait_for(lambda: has_ended(child))
     assert list(temporary.iterdir()) == []
+
+
+def test_a_training_tells_hugging_face_nothing_of_itself(
+    random_model: BaseModelSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
+    parent = _start(random_model, tmp_path)
+
+    environment = _training_process(psutil.Process(parent.pid)).environ()
+
+    parent.terminate()
+    parent.wait(15)
+    assert environment["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def _start(base_model: BaseModelSpec, folder: Path) -> subprocess.Popen[bytes]:
+    """A process that trains for ever."""
+    script = [sys.executable, "-c", TRAIN_IN_A_SCRIPT, base_model.name_or_path]
+    return subprocess.Popen([*script, str(folder / "checkpoints")], stderr=subprocess.DEVNULL)
 
 
 def _training_process(parent: psutil.Process) -> psutil.Process:
