@@ -120,7 +120,7 @@ def test_the_default_goes_on_from_the_previous_adapter_unless_a_fresh_one_is_bet
 
 
 def gain_past_the_plateau(project, seed):
-    """New pairs once, then none: SFT comes to a plateau in the third iteration, DPO follows.
+    """New pairs once, then none: SFT comes to a plateau, mostly in the third iteration.
 
     Returns:
         Points of precision that the iteration by DPO has over the one by SFT that it went on from.
@@ -129,16 +129,20 @@ def gain_past_the_plateau(project, seed):
     new_pairs = {"data_synthesis": {"pairs_per_iteration": [400, 0]}}
     project.configure("parameters.yml", new_pairs, env="dev")
     settings = {
-        "loop.max_iterations": 4,
+        "loop.max_iterations": 6,
         "evaluation.patience": 1,
         "fine_tuning.preference.enabled": True,
     }
     entries = history_of(project, settings, seed)
-    training = entries[-1]["training"]
-    assert [entry["training"]["tuning"] for entry in entries] == ["sft"] * 3 + ["preference"]
-    print(f"seed {seed}: {training['rows']} preference pairs, KL {training['kl']}", flush=True)
-    best = entries[entries[-2]["assessment"]["best_iteration"] - 1]
-    before, after = (each["assessment"]["precision"]["mean"] for each in (best, entries[-1]))
+    first = [entry["training"]["tuning"] for entry in entries].index("preference")
+    best = entries[first - 1]["assessment"]["best_iteration"] - 1
+    before, after = (entries[n]["assessment"]["precision"]["mean"] for n in (best, first))
+    training = entries[first]["training"]
+    print(
+        f"seed {seed}: {before:.1f} to {after:.1f} in iteration {first + 1}, by "
+        f"{training['rows']} preference pairs, KL {training['kl']:.2f}",
+        flush=True,
+    )
     return after - before
 
 

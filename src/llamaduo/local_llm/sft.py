@@ -89,3 +89,6 @@ def leave_the_first_error(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    sys.stderr.flush()
+    # All is written. While the interpreter ends, gloo's threads sometimes abort the process.
+    os._exit(0)
