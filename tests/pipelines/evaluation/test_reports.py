@@ -613,7 +613,7 @@ def test_a_report_says_where_nothing_was_trained_or_nothing_validated():
     unvalidated, _ = pages(entry([50] * 40), trained={**TRAINED, "validation": 0})
 
     assert "the previous adapter was handed on" in nothing
-    assert "60 pairs were trained on in 45 steps; there were too few" in text_of(unvalidated)
+    assert "60 pairs were trained on in 45 steps, none validated it" in text_of(unvalidated)
 
 
 def test_reports_say_which_iterations_were_tuned_by_preference_and_how_far_that_went():
