@@ -34,7 +34,7 @@ PARAMETERS = FineTuningParameters(
 )
 DECODING = DecodingSettings(temperature=0.7, top_p=1.0, max_new_tokens=64, batch_size=30, seed=1)
 ROUNDS, STEPS, WARM_UP = 3, 12, 2
-FASTER = 1.4
+FASTER = 1.7
 SAME_LOSS = {"float32": 1e-3, "bfloat16": 1e-2}
 BESIDES_S = 15
 ITERATIONS, GROWTH = 5, 1.1
