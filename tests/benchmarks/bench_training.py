@@ -4,18 +4,21 @@ Run it alone: beside other work the step times mean nothing.
 """
 
 import json
+import multiprocessing
 import shutil
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pandas as pd
 import psutil
 import pytest
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from rich.console import Console
 from rich.table import Table
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTTrainer
 
 from llamaduo.local_llm.adapter import adapted
@@ -23,6 +26,7 @@ from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokeni
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.fine_tune import training_arguments
 from llamaduo.local_llm.inference import DecodingSettings, respond
+from llamaduo.local_llm.layers import eager_attention
 from llamaduo.local_llm.rows import encode_rows
 from llamaduo.local_llm.trainer import AnswerTokenTrainer
 from llamaduo.local_llm.training import TrainingJob, train
@@ -34,7 +38,7 @@ PARAMETERS = FineTuningParameters(
 )
 DECODING = DecodingSettings(temperature=0.7, top_p=1.0, max_new_tokens=64, batch_size=30, seed=1)
 ROUNDS, STEPS, WARM_UP = 3, 12, 2
-FASTER = 1.7
+FASTER = 2.0
 SAME_LOSS = {"float32": 1e-3, "bfloat16": 1e-2}
 BESIDES_S = 15
 ITERATIONS, GROWTH = 5, 1.1
@@ -64,8 +68,24 @@ class Stopwatch(TrainerCallback):
             self.losses.append(logs["loss"])
 
 
-def run(kind, pairs, folder, dtype, steps, attention="eager"):
-    """Train with one of the trainers on equal rows, from equal weights."""
+def as_peft_makes_it(base):
+    """The adapter that ours starts from, in PEFT's layers."""
+    set_seed(PARAMETERS.seed)
+    config = LoraConfig(
+        r=PARAMETERS.lora_rank,
+        lora_alpha=PARAMETERS.lora_alpha,
+        target_modules=PARAMETERS.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(base, config)
+
+
+def run(kind, pairs, folder, dtype, steps, attention=None):
+    """Train with one of the trainers on equal rows, from equal weights.
+
+    Returns:
+        Seconds and loss of each step.
+    """
     job = TrainingJob(
         base_model=BASE_MODEL,
         parameters=PARAMETERS,
@@ -75,7 +95,7 @@ def run(kind, pairs, folder, dtype, steps, attention="eager"):
         training_data={},
     )
     base, tokenizer = load_model(BASE_MODEL), load_tokenizer(BASE_MODEL)
-    base.set_attn_implementation(attention)
+    base.set_attn_implementation(attention or eager_attention(base))
     arguments = training_arguments(job, steps, has_validation=False)
     arguments.save_strategy = "no"
     if dtype == "float32":
@@ -85,7 +105,7 @@ def run(kind, pairs, folder, dtype, steps, attention="eager"):
     )
     stopwatch = Stopwatch()
     trainer = kind(
-        model=adapted(base, job),
+        model=adapted(base, job) if kind is AnswerTokenTrainer else as_peft_makes_it(base),
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -94,24 +114,29 @@ def run(kind, pairs, folder, dtype, steps, attention="eager"):
     trainer.remove_callback(PrinterCallback)
     with disable_input_dtype_casting(trainer.model, active=kind is AnswerTokenTrainer):
         trainer.train()
-    return stopwatch
+    return stopwatch.seconds, stopwatch.losses
 
 
 def test_a_step_is_faster_than_plain_trl_s_with_the_same_loss(pairs, tmp_path):
     arms = {
-        "ours": (AnswerTokenTrainer, "eager"),
+        "ours": (AnswerTokenTrainer, None),
         "TRL": (SFTTrainer, "sdpa"),
         "TRL, eager attention": (SFTTrainer, "eager"),
     }
     seconds = {name: [] for name in arms}
     losses = {}
-    for _ in range(ROUNDS):
+    # As in a loop each training has a process to itself; what another has left of the memory would
+    # slow it down.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as processes:
+        for _ in range(ROUNDS):
+            for name, (kind, attention) in arms.items():
+                done = processes.submit(run, kind, pairs, tmp_path, "bfloat16", STEPS, attention)
+                took, losses["bfloat16", name] = done.result()
+                seconds[name].append(statistics.median(took[WARM_UP:]))
         for name, (kind, attention) in arms.items():
-            done = run(kind, pairs, tmp_path, "bfloat16", STEPS, attention)
-            seconds[name].append(statistics.median(done.seconds[WARM_UP:]))
-            losses["bfloat16", name] = done.losses
-    for name, (kind, attention) in arms.items():
-        losses["float32", name] = run(kind, pairs, tmp_path, "float32", STEPS, attention).losses
+            done = processes.submit(run, kind, pairs, tmp_path, "float32", STEPS, attention)
+            _, losses["float32", name] = done.result()
 
     table = Table("", *[f"round {n + 1}" for n in range(ROUNDS)], title="seconds a step (median)")
     for name, took in seconds.items():
@@ -133,7 +158,8 @@ def test_a_step_is_faster_than_plain_trl_s_with_the_same_loss(pairs, tmp_path):
         print(f"{dtype}: losses {statistics.mean(apart):.1e} apart, at most {max(apart):.1e}")
         # Rounded to bfloat16 the two go apart a little more with each step.
         assert statistics.mean(apart) <= most
-    assert statistics.median(ratios["TRL"]) >= FASTER
+    for name in list(arms)[1:]:
+        assert statistics.median(ratios[name]) >= FASTER, name
 
 
 def test_what_a_training_takes_besides_its_steps_stays_small(pairs, tmp_path):

@@ -16,6 +16,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.pytorch_utils import Conv1D
 
 from llamaduo.local_llm.base_model import compute_dtype, device
+from llamaduo.local_llm.layers import with_low_rank_products
 from llamaduo.local_llm.training import WEIGHTS_FILE, TrainingError, TrainingJob, versions
 
 CONFIG_FILE = "adapter_config.json"
@@ -38,12 +39,17 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             use_dora=settings.use_dora,
             task_type="CAUSAL_LM",
         )
+        fresh = with_low_rank_products(fresh, job.base_model)
         return get_peft_model(model, fresh, autocast_adapter_dtype=in_float32)
     modules = adapted_modules(model, settings.target_modules)
+    config = cast(LoraConfig, LoraConfig.from_pretrained(str(job.start)))
     continued = PeftModel.from_pretrained(
-        model, str(job.start), is_trainable=True, autocast_adapter_dtype=in_float32
+        model,
+        str(job.start),
+        is_trainable=True,
+        config=with_low_rank_products(config, job.base_model),
+        autocast_adapter_dtype=in_float32,
     )
-    config = cast(LoraConfig, continued.peft_config["default"])
     trained_for, base = config.base_model_name_or_path, job.base_model.portable_name
     if trained_for != base:
         raise TrainingError(

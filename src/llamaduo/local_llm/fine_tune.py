@@ -38,6 +38,7 @@ from llamaduo.local_llm.base_model import (
 )
 from llamaduo.local_llm.checkpoints import latest_checkpoint
 from llamaduo.local_llm.energy import EnergyMeter
+from llamaduo.local_llm.layers import eager_attention
 from llamaduo.local_llm.rows import encode_preferences, encode_rows, short_enough
 from llamaduo.local_llm.trainer import TrainingWatch, Watched, spent, trainer_class
 from llamaduo.local_llm.training import LOG_FILE, TrainingError, TrainingJob
@@ -84,7 +85,7 @@ def fine_tune(job: TrainingJob, pairs: list[dict[str, Any]], adapter_folder: Pat
     base = load_model(job.base_model)
     longest = max(len(row["input_ids"]) for row in kept)
     if device().type == "cpu" and job.parameters.batch_size * longest**2 <= EAGER_UP_TO:
-        base.set_attn_implementation("eager")
+        base.set_attn_implementation(eager_attention(base))
     model = adapted(base, job)
     with weights_kept(model):
         trainer = trainer_class(job.method)(
