@@ -41,7 +41,7 @@ SHAPES = {
 STEPS, BATCH, WARM_UP = 25, 4, 5
 PROMPTS, NEW_TOKENS = 64, 128
 TRAINING = FineTuningParameters(
-    start="base", learning_rate=1e-4, epochs=1, min_steps=1, batch_size=BATCH
+    start="base", learning_rate=1e-4, epochs=1, min_steps=1, batch_size=BATCH, evaluations=1
 )
 DECODING = DecodingSettings(
     temperature=0.0, top_p=1.0, max_new_tokens=NEW_TOKENS, batch_size=32, seed=1

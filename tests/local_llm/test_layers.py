@@ -17,10 +17,12 @@ from transformers import (
 )
 
 from llamaduo.local_llm.adapter import adapted, save_adapter
-from llamaduo.local_llm.base_model import BaseModelSpec, load_model
+from llamaduo.local_llm.base_model import BaseModelSpec, device, load_model
 from llamaduo.local_llm.layers import FEW_PASSES, LowRankLinear, LowRankProduct, eager_attention
 from llamaduo.local_llm.training import TrainingJob
 from tests.local_llm.conftest import changed
+
+pytestmark = pytest.mark.skipif(device().type != "cpu", reason="computed so on a CPU alone")
 
 TINY = {
     **{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2},

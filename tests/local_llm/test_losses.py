@@ -7,11 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen3NextConfig
 
 from llamaduo.local_llm.adapter import adapted
-from llamaduo.local_llm.base_model import load_model
+from llamaduo.local_llm.base_model import device, load_model
 from llamaduo.local_llm.losses import answer_losses, can_be_packed
 from llamaduo.local_llm.rows import IGNORED
 from llamaduo.local_llm.training import TrainingJob
 from tests.local_llm.conftest import changed
+
+pytestmark = pytest.mark.skipif(device().type != "cpu", reason="computed so on a CPU alone")
 
 TINY = {
     **{"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4},
