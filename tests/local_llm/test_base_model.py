@@ -60,6 +60,16 @@ def test_a_4_bit_model_keeps_its_layers_in_nf4(random_model: BaseModelSpec) -> N
     assert layer.weight.quant_state.quant_type == "nf4"
 
 
+def test_weights_that_are_stored_quantised_are_refused(copied_model: Path) -> None:
+    stored = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    _edit(copied_model / "config.json", quantization_config=stored)
+
+    with pytest.raises(
+        ValueError, match=r"are stored quantised \(bitsandbytes\).*load_in_4bit: true"
+    ):
+        load_tokenizer(BaseModelSpec(str(copied_model)))
+
+
 def test_prompts_are_padded_on_the_left(random_model: BaseModelSpec) -> None:
     tokenizer = load_tokenizer(random_model)
 

@@ -150,7 +150,8 @@ def test_the_adapter_is_that_of_the_lowest_validation_loss(
     job: TrainingJob, validated: pd.DataFrame, slow: FineTuningParameters, tmp_path: Path
 ) -> None:
     adapter = tmp_path / "adapter"
-    validated.loc[validated["validation"], "response"] = "no"  # which the others do not teach
+    # The others teach something else, the better they are known.
+    validated.loc[validated["validation"], "response"] = "yellow grey pink"
     job = dataclasses.replace(job, parameters=changed(slow, patience=2))
 
     fine_tune(job, validated.to_dict("records"), adapter)

@@ -18,6 +18,7 @@ from llamaduo.local_llm.adapter import adapted
 from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
 from llamaduo.local_llm.chat import encode_prompt, to_messages
 from llamaduo.local_llm.fine_tune import fine_tune, training_arguments
+from llamaduo.local_llm.layers import LowRankLinear, eager_attention
 from llamaduo.local_llm.rows import encode_preferences
 from llamaduo.local_llm.trainer import AnswerTokenPreferenceTrainer, PreferenceTrainer
 from llamaduo.local_llm.training import TrainingError, TrainingJob, train
@@ -127,9 +128,10 @@ def test_the_reference_policy_is_the_adapter_that_the_training_starts_from(
 
 
 def test_the_loss_of_answer_tokens_its_rewards_and_gradients_are_those_of_trl(
-    dpo: TrainingJob, preferred: pd.DataFrame
+    dpo: TrainingJob, preferred: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, our_rewards, our_gradients = _one_step(AnswerTokenPreferenceTrainer, dpo, preferred)
+    monkeypatch.delattr(LowRankLinear, "forward")  # the rest is PEFT's
     theirs, their_rewards, their_gradients = _one_step(PreferenceTrainer, dpo, preferred)
 
     assert ours == pytest.approx(theirs, abs=1e-4)
@@ -220,7 +222,9 @@ def _one_step(
     kind: type[PreferenceTrainer], job: TrainingJob, preferred: pd.DataFrame
 ) -> tuple[float, dict[str, float], dict[str, Any]]:
     """Loss, rewards and gradients in float32, with an adapter that has left its start."""
-    trainer = _trainer(kind, job, preferred, load_model(job.base_model).float())
+    base = load_model(job.base_model).float()
+    base.set_attn_implementation("sdpa" if kind is PreferenceTrainer else eager_attention(base))
+    trainer = _trainer(kind, job, preferred, base)
     trained = {n: p for n, p in trainer.model.named_parameters() if ".default." in n}
     for name, parameter in trained.items():
         parameter.data *= 0.5 if "lora_B" in name else 1

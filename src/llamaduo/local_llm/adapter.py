@@ -16,7 +16,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.pytorch_utils import Conv1D
 
 from llamaduo.local_llm.base_model import compute_dtype, device
-from llamaduo.local_llm.layers import with_low_rank_products
+from llamaduo.local_llm.layers import ADAPTED_LAYERS
 from llamaduo.local_llm.training import WEIGHTS_FILE, TrainingError, TrainingJob, versions
 
 CONFIG_FILE = "adapter_config.json"
@@ -39,15 +39,16 @@ def adapted(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             use_dora=settings.use_dora,
             task_type="CAUSAL_LM",
         )
-        fresh = with_low_rank_products(fresh, job.base_model)
+        fresh._register_custom_module(ADAPTED_LAYERS)
         return get_peft_model(model, fresh, autocast_adapter_dtype=in_float32)
     modules = adapted_modules(model, settings.target_modules)
     config = cast(LoraConfig, LoraConfig.from_pretrained(str(job.start)))
+    config._register_custom_module(ADAPTED_LAYERS)
     continued = PeftModel.from_pretrained(
         model,
         str(job.start),
         is_trainable=True,
-        config=with_low_rank_products(config, job.base_model),
+        config=config,
         autocast_adapter_dtype=in_float32,
     )
     trained_for, base = config.base_model_name_or_path, job.base_model.portable_name

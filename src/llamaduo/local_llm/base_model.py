@@ -40,8 +40,8 @@ def load_tokenizer(spec: BaseModelSpec) -> PreTrainedTokenizerBase:
 
     Raises:
         FileNotFoundError: The name is a path, and nothing is there.
-        ValueError: The model has no chat template, the tokenizer neither padding nor an end, or
-            more tokens than the model.
+        ValueError: The model has no chat template, or weights that are stored quantised; the
+            tokenizer has neither padding nor an end, or more tokens than the model.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -57,6 +57,14 @@ def load_tokenizer(spec: BaseModelSpec) -> PreTrainedTokenizerBase:
     config = AutoConfig.from_pretrained(
         spec.name_or_path, revision=spec.revision, trust_remote_code=False
     )
+    stored = getattr(config, "quantization_config", None)
+    if stored is not None:
+        # An adapter is trained beside what ``load_model`` quantises, and merged into floats.
+        raise ValueError(
+            f"the weights of {spec.name_or_path} are stored quantised ({stored['quant_method']}); "
+            "choose the model as it was before, in bfloat16, float16 or float32, and "
+            "load_in_4bit: true where memory is short"
+        )
     rows = config.get_text_config().vocab_size
     if len(tokenizer) > rows:
         # Never resized: the rows would be random, and an adapter does not hold them.

@@ -10,13 +10,10 @@ import sys
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from peft.tuners import lora
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.models.llama.modeling_llama import eager_attention_forward
-
-from llamaduo.local_llm.base_model import BaseModelSpec, device
 
 FEW_PASSES = "few_passes"
 """Name of ``attention`` among transformers' implementations."""
@@ -35,12 +32,14 @@ def attention(
     """Llama's eager attention; scale and mask go into the product, and the softmax rounds once.
 
     Args:
-        query: ``(batch, heads, seq, head size)``; ``key`` and ``value`` have fewer heads.
-        attention_mask: What is added to the scores, ``(batch, 1, seq, seq)``.
+        query: ``(batch, heads, seq, size)``.
+        key: ``(batch, heads / groups, seq, size)``.
+        value: ``(batch, heads / groups, seq, size of a value)``.
+        attention_mask: What is added to the scores, ``(batch, 1, seq, seq)``, of query's dtype.
         arguments: What transformers tells each implementation; Llama's has no use for it.
 
     Returns:
-        ``(batch, seq, heads, head size)``, and no weights.
+        ``(batch, seq, heads, size of a value)``, and no weights.
     """
     batch, heads, seq, _ = query.shape
     key, value = (
@@ -65,11 +64,13 @@ def eager_attention(model: PreTrainedModel) -> str:
     """The eager implementation to take: ``attention`` for a model that has Llama's to the letter.
 
     transformers copies that function from model to model. Others add to it, a cap on the scores or
-    a sink, and keep their own.
+    a sink, or do more where an implementation has that name; they keep their own.
     """
-    own = getattr(sys.modules[type(model).__module__], eager_attention_forward.__name__, None)
+    module = sys.modules[type(model).__module__]
+    own = getattr(module, eager_attention_forward.__name__, None)
     is_llama_s = own and inspect.getsource(own) == inspect.getsource(eager_attention_forward)
-    return FEW_PASSES if is_llama_s else "eager"
+    is_all = is_llama_s and '"eager"' not in inspect.getsource(module)
+    return FEW_PASSES if is_all else "eager"
 
 
 class LowRankProduct(torch.autograd.Function):
@@ -88,54 +89,61 @@ class LowRankProduct(torch.autograd.Function):
         lora_b: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        """Shapes: ``(..., in)``, ``(out, in)``, ``(out,)``, ``(rank, in)`` and ``(out, rank)``."""
-        rows = inputs.flatten(0, -2).to(weight.dtype)
+        """Shapes: ``(n, in)``, ``(out, in)``, ``(out,)``, ``(rank, in)`` and ``(out, rank)``."""
         down, up = lora_a.to(weight.dtype), (lora_b * scaling).to(weight.dtype)
-        low = rows @ down.T
-        ctx.save_for_backward(rows, weight, down, up, low)
-        ctx.scaling, ctx.shape = scaling, inputs.shape
-        out: torch.Tensor = torch.nn.functional.linear(rows, weight, bias).addmm_(low, up.T)
-        return out.view(*inputs.shape[:-1], -1)
+        low = inputs @ down.T
+        ctx.save_for_backward(inputs, weight, down, up, low)
+        ctx.scaling = scaling
+        return torch.nn.functional.linear(inputs, weight, bias).addmm_(low, up.T)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of the inputs and of both factors."""
-        rows, weight, down, up, low = ctx.saved_tensors
-        out = gradients[0].flatten(0, -2)
-        of_low = out @ up
+        inputs, weight, down, up, low = ctx.saved_tensors
+        [of_out] = gradients
+        of_low = of_out @ up
         of_inputs = None
         if ctx.needs_input_grad[0]:
-            of_inputs = (out @ weight).addmm_(of_low, down).view(ctx.shape)
-        of_b = (out.T @ low).mul_(ctx.scaling)
-        return of_inputs, None, None, of_low.T @ rows, of_b, None
+            of_inputs = (of_out @ weight).addmm_(of_low, down)
+        of_b = (of_out.T @ low).mul_(ctx.scaling)
+        return of_inputs, None, None, of_low.T @ inputs, of_b, None
 
 
 class LowRankLinear(lora.Linear):
-    """PEFT's layer, with its product in one piece."""
+    """PEFT's layer, with its product in one piece where the adapter is plain LoRA."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """PEFT's output; its own where no adapter is on, or one is part of the weights."""
-        if self.disable_adapters or self.merged:
-            return super().forward(x, *args, **kwargs)
+        """PEFT's output: of a layer ``(..., in)`` to ``(..., out)``."""
         [active] = self.active_adapters
-        base = self.get_base_layer()
+        is_plain = not (
+            self.disable_adapters
+            or self.merged
+            or active in self.lora_variant
+            or self.lora_bias[active]
+            or isinstance(self.lora_dropout[active], torch.nn.Dropout)
+        )
+        if not is_plain:
+            return super().forward(x, *args, **kwargs)
+        base: Any = self.get_base_layer()
         product: torch.Tensor = LowRankProduct.apply(  # type: ignore[no-untyped-call]
-            x,
+            x.flatten(0, -2).to(base.weight.dtype),
             base.weight,
             base.bias,
             self.lora_A[active].weight,
             self.lora_B[active].weight,
             self.scaling[active],
         )
-        return product
+        return product.view(*x.shape[:-1], product.shape[-1])
 
 
-def with_low_rank_products(config: LoraConfig, base: BaseModelSpec) -> LoraConfig:
-    """The config, so that PEFT takes ``LowRankLinear`` where a CPU trains plain LoRA.
+def adapted_layer(target: torch.nn.Module, adapter: str, **settings: Any) -> LowRankLinear | None:
+    """What PEFT is to make of a layer: None leaves it those on a GPU, and those of other types.
 
-    That is neither with dropout nor with DoRA, nor beside 4-bit weights.
+    Quantised layers are such, though most of their types are made from ``torch.nn.Linear``.
     """
-    is_plain = not (config.lora_dropout or config.use_dora or base.load_in_4bit)
-    if is_plain and device().type == "cpu":
-        config._register_custom_module({torch.nn.Linear: LowRankLinear})
-    return config
+    is_ours = type(target) is torch.nn.Linear and target.weight.device.type == "cpu"
+    return LowRankLinear(target, adapter, **settings) if is_ours else None
+
+
+ADAPTED_LAYERS: dict[Any, Any] = {torch.nn.Linear: adapted_layer}
+"""For ``LoraConfig._register_custom_module``: whom PEFT asks first for a linear layer."""
