@@ -121,12 +121,15 @@ def test_a_killed_training_goes_on_to_the_weights_of_one_that_was_not(
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("dropout", [0.1, 0.0], ids=["drawn at random", "packed"])
 def test_ten_kills_at_any_instant_leave_the_weights_as_they_were(
     random_model: BaseModelSpec,
     validated: pd.DataFrame,
     slow: FineTuningParameters,
+    dropout: float,
     tmp_path: Path,
 ) -> None:
+    slow = changed(slow, lora_dropout=dropout)
     undisturbed = train(random_model, validated, None, tmp_path / "a", slow, 1, {})
     seconds = json.loads((undisturbed / "manifest.json").read_text())["seconds"]
     rng, killed = random.Random(1), 0
