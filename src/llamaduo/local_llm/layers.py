@@ -69,8 +69,8 @@ def eager_attention(model: PreTrainedModel) -> str:
     module = sys.modules[type(model).__module__]
     own = getattr(module, eager_attention_forward.__name__, None)
     is_llama_s = own and inspect.getsource(own) == inspect.getsource(eager_attention_forward)
-    is_all = is_llama_s and '"eager"' not in inspect.getsource(module)
-    return FEW_PASSES if is_all else "eager"
+    acts_by_name = '"eager"' in inspect.getsource(module)
+    return FEW_PASSES if is_llama_s and not acts_by_name else "eager"
 
 
 class LowRankProduct(torch.autograd.Function):
