@@ -290,7 +290,7 @@ class TrainingSet(TracedPairs):
 
 
 class DuePairs(TrainingSet):
-    """Those of them that an iteration trains on, and those that validate it."""
+    """Pairs of the training set that an iteration trains on, and those that validate it."""
 
     validation: Series[bool]
     """Never trained on."""
