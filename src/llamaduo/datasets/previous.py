@@ -48,7 +48,7 @@ class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
         if pin is None or is_before_first(pin):
             return None
         raise DatasetError(
-            f"version {pin} of {self._filepath} is gone, and this iteration goes on from it. "
+            f"version {pin} of {self._dataset_config['filepath']} is gone, and this iteration goes on from it. "
             "Is the entry that made it still of the same type and filepath as this one?"
         )
 
@@ -67,4 +67,4 @@ class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
         return True  # None stands in for what is not there
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "version": self._version}
+        return {"filepath": self._dataset_config["filepath"], "version": self._version}
