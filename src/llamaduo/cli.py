@@ -82,8 +82,13 @@ def _errors_as_sentences() -> Iterator[None]:
 
 @click.pass_context
 def _run(context: click.Context, /, resume: str | None = None, **options: Any) -> None:
-    if options["runner"] is None and not any(options[name] for name in SLICES):
+    attach = options["runner_params"].get("attach")
+    if options["runner"] is None and (attach or not any(options[name] for name in SLICES)):
         options["runner"] = LOOP_RUNNER
+    if attach and (resume or options["pipeline"] or options["pipelines"]):
+        raise click.ClickException(
+            "attach goes with --namespaces, --nodes and the like, not with --pipelines or --resume"
+        )
     if resume:
         if options["runner"] != LOOP_RUNNER:
             raise click.ClickException(
@@ -91,7 +96,8 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
             )
         options["runner_params"] = {**options["runner_params"], "resume": resume}
     if options["runner"] == LOOP_RUNNER:
-        again = resuming_command(context.meta[GIVEN])
+        given = context.meta[GIVEN]
+        again = shlex.join(["kedro", "run", *given]) if attach else resuming_command(given)
         options["runner_params"] = {**options["runner_params"], "resuming_command": again}
         if options["only_missing_outputs"]:
             raise click.ClickException("a loop makes what is missing by --resume")
@@ -153,7 +159,10 @@ HELP = """Repeat data_synthesis, fine_tuning and evaluation until the target is 
 With an option that slices the pipeline, or with a runner, run once with Kedro's own runner; what
 is read then comes from the last complete iteration.
 
-Exit code: 0 target reached (or a slice has run), 2 ended without reaching it, 1 failed,
+With --runner-params=attach=LOOP/ITERATION such a part runs inside that iteration of an unfinished
+loop, and is committed; attach=new begins a loop with it (docs/scale.md).
+
+Exit code: 0 target reached (or a part has run), 2 ended without reaching it, 1 failed,
 130 or 143 interrupted.
 """
 OPTIONS = [

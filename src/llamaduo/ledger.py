@@ -113,8 +113,7 @@ class Ledger:
         """Iteration: verdict, for the complete iterations of a loop."""
         found = sorted(self._events(f"{loop}/i*/verdict"))
         return {
-            int(path.parent.name[1:]): json.loads(self._files.cat_file(str(path)))
-            for path in found
+            int(path.parent.name[1:]): json.loads(self._files.cat_file(str(path))) for path in found
         }
 
     def last_complete(self) -> tuple[str, int] | None:
