@@ -17,6 +17,18 @@ SAID = re.compile(r"LoopRunner\(attach=([^,]+), ")
 """In the runner's name, which is all that Kedro tells hooks of it."""
 
 
+class LoopEndedError(UnknownLoopError):
+    """The loop to run a part of has ended; whoever has planned more parts need not run them.
+
+    Args:
+        target_reached: How it has ended.
+    """
+
+    def __init__(self, message: str, *, target_reached: bool) -> None:
+        super().__init__(message)
+        self.target_reached = target_reached
+
+
 class Attachment(NamedTuple):
     """The iteration that a part runs in."""
 
@@ -49,7 +61,8 @@ class Attachment(NamedTuple):
         """Refuse what cannot run there now.
 
         Raises:
-            UnknownLoopError: The loop is unknown or has ended, or is at another iteration.
+            LoopEndedError: The loop has ended.
+            UnknownLoopError: The loop is unknown, or is at another iteration.
             InputError: The part is none of the loop, or what it reads is not committed yet.
         """
         if alien := part.all_outputs() - whole_loop().all_outputs():
@@ -64,13 +77,18 @@ class Attachment(NamedTuple):
         if lacking:
             raise InputError(
                 f"iteration {self.iteration} of loop {self.loop} has not committed "
-                f"{_listed(lacking)}: run {_listed(parts_that_make(lacking))} of this iteration "
+                f"{_listed(lacking)}: run {parts_that_make(lacking)} of this iteration "
                 "first"
             )
 
     def _refuse_other_iterations(self, settings: LoopParameters, ledger: Ledger) -> None:
-        ledger.unfinished(self.loop)
         verdicts = ledger.verdicts(self.loop)
+        if closed := ledger.read(f"{self.loop}/closed"):
+            raise LoopEndedError(
+                f"loop {self.loop} has ended ({closed['reason']}): nothing is left to run",
+                target_reached=verdicts[closed["iteration"]]["target_reached"],
+            )
+        ledger.unfinished(self.loop)
         last = max(verdicts, default=0)
         if last and is_last(verdicts[last], last, settings):
             raise UnknownLoopError(
@@ -88,13 +106,12 @@ def whole_loop() -> Pipeline:
     return cast(Pipeline, pipelines["__default__"])
 
 
-def parts_that_make(datasets: set[str]) -> set[str]:
-    """The loop's namespaces, or nodes that have none, that make some datasets."""
-    return {
-        (node.namespace or node.name).split(".")[0]
-        for node in whole_loop().nodes
-        if set(node.outputs) & datasets
-    }
+def parts_that_make(datasets: set[str]) -> str:
+    """The loop's namespaces, or nodes that have none, that make some datasets, in their order."""
+    parts = [
+        node.namespace or node.name for node in whole_loop().nodes if datasets & {*node.outputs}
+    ]
+    return ", ".join(dict.fromkeys(parts))
 
 
 def pin_attached(run_params: dict[str, Any], part: Pipeline, catalog: DataCatalog) -> bool:

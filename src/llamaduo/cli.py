@@ -18,6 +18,7 @@ from kedro.utils import find_kedro_project
 from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
+from llamaduo.attachment import LoopEndedError
 from llamaduo.errors import InputError
 from llamaduo.interruption import InterruptedRun, SafePoint
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
@@ -75,6 +76,8 @@ def cli() -> None:
 def _errors_as_sentences() -> Iterator[None]:
     try:
         yield
+    except LoopEndedError:  # no error to whoever has planned more parts of it
+        raise
     except ERRORS_WITH_A_SENTENCE as error:
         logger.debug("the error's origin", exc_info=True)
         raise click.ClickException(sentence_of(error)) from error
@@ -108,6 +111,9 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
         watching = nullcontext() if "ParallelRunner" in runner else safe_point.watching()
         with _errors_as_sentences(), watching:
             outputs = kedro_run.callback(**options)  # type: ignore[misc]
+    except LoopEndedError as ended:
+        logger.info("%s", ended)
+        sys.exit(0 if ended.target_reached else HONEST_MISS)
     except InterruptedRun as interrupt:
         sys.exit(128 + interrupt.signum)
     except KeyboardInterrupt:

@@ -113,8 +113,8 @@ class LoopRunner(AbstractRunner):
 
         Raises:
             LoopBusyError: Another process of this machine runs a loop on this data.
-            UnknownLoopError: The loop to go on with does not exist, has ended, or is at another
-                iteration.
+            UnknownLoopError: The loop to go on with does not exist, has ended (attached:
+                LoopEndedError), or is at another iteration.
             InputError: What an attached part reads is not committed.
             InterruptedRun: SIGINT or SIGTERM came.
         """
@@ -202,8 +202,7 @@ class LoopRunner(AbstractRunner):
         here = self._make(loop, part, at.iteration, hook_manager, safe_point)
         lacking = loop.pipeline.all_outputs() - loop.ledger.committed(loop.name, at.iteration)
         if lacking:
-            parts = ", ".join(sorted(parts_that_make(lacking)))
-            logger.info("what is left of iteration %s: %s", at, parts)
+            logger.info("what is left of iteration %s: %s", at, parts_that_make(lacking))
             return {}
         verdict = _conclude(loop, at.iteration, here, hook_manager)
         if is_last(verdict, at.iteration, loop.settings):
