@@ -2,6 +2,7 @@
 
 import pytest
 from kedro.framework.project import pipelines
+from kedro.pipeline import Node, Pipeline
 
 from llamaduo.attachment import LoopEndedError, pin_attached
 from llamaduo.errors import InputError
@@ -139,8 +140,6 @@ def test_a_part_whose_inputs_are_not_committed_names_who_makes_them(tmp_path):
 
 
 def test_what_is_no_part_of_the_loop_is_refused(tmp_path):
-    from kedro.pipeline import Node, Pipeline
-
     other = Pipeline([Node(lambda step: step, "step", "baseline", name="baseline")])
 
     with pytest.raises(InputError, match="the loop, which does not make baseline"):
