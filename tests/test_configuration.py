@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from llamaduo.errors import InputError
 from llamaduo.forgetting.places import places_of
 from llamaduo.iterations import is_whole_loop
+from llamaduo.parameters import FineTuningParameters
 from tests.fakes.openai_server import FakeOpenAI, echo
 from tests.service_llm.conftest import request
 
@@ -88,6 +89,19 @@ def test_forgetting_knows_which_files_are_on_this_machine(tmp_path):
 
     assert Path("/elsewhere/pairs.csv") in places.roots & places.roles["ready"]
     assert places.remote == ["s3://bucket/pairs.csv"]
+
+
+def test_forgetting_looks_at_what_stays_on_a_disk_beside_object_storage(tmp_path):
+    bootstrap_project(REPOSITORY)
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    (root,) = blocks("globals", "scale.md")
+    OmegaConf.save({**root, "local_data": "here"}, tmp_path / "conf/test/globals.yml")
+
+    places = places_of(tmp_path)
+
+    assert places.remote == [root["data"]]
+    assert {tmp_path / "here", tmp_path / "here/journal.sqlite"} <= places.roots
+    assert tmp_path / "here/ledger" in [ledger.folder for ledger in places.ledgers]
 
 
 def test_nobody_is_forgotten_while_a_configuration_cannot_be_read(tmp_path):
@@ -175,8 +189,8 @@ def test_what_a_table_holds_is_validated():
                 assert entry["validator"].startswith("llamaduo.schemas."), name
 
 
-def blocks(kind):
-    text = (REPOSITORY / "docs/endpoints.md").read_text(encoding="utf-8")
+def blocks(kind, page="endpoints.md"):
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
     return [
         OmegaConf.to_container(OmegaConf.create(block), resolve=False)
         for block in re.findall(rf"```yaml {kind}\n(.*?)```", text, re.DOTALL)
@@ -194,6 +208,16 @@ def test_the_documented_inference_endpoint_answers_for_the_local_llm(tmp_path):
         there = replace(engine, server=replace(engine.server, base_url=server.base_url))
 
         assert there.check() is None
+
+
+def test_the_documented_training_on_several_gpus_is_one_that_the_parameters_take(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    base = OmegaConf.load("conf/base/parameters_fine_tuning.yml").fine_tuning
+    (block,) = blocks("accelerate", "scale.md")
+
+    parameters = FineTuningParameters(**{**base, **block["fine_tuning"]})
+
+    assert parameters.launcher == "accelerate"
 
 
 @pytest.mark.parametrize("block", blocks("catalog"), ids=lambda block: str(block)[:60])

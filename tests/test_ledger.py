@@ -130,3 +130,14 @@ def test_a_ledger_of_objects_without_a_lock_on_this_machine_says_where_to_name_o
 
     with pytest.raises(DatasetError, match=r"lock of the data .* local_data in .*globals\.yml"):
         LedgerDataset(filepath=url, lock={"filepath": url})
+
+
+def test_a_ledger_that_cannot_be_reached_is_told_as_one_of_the_catalog(tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ledger = LedgerDataset(filepath="s3://bucket/ledger", lock={"filepath": str(tmp_path)})
+
+    with pytest.raises(DatasetError, match=r"s3://bucket/ledger.*\n.*locate credentials"):
+        ledger.load()

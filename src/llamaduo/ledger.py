@@ -216,7 +216,12 @@ class LedgerDataset(AbstractDataset[NoReturn, Ledger]):
         self.metadata = metadata
 
     def load(self) -> Ledger:
-        """The ledger; its folder need not exist yet."""
+        """The ledger; its folder need not exist yet.
+
+        Raises:
+            DatasetError: It is on object storage, which cannot be reached or refuses.
+        """
+        self._exists()
         return Ledger(self._filepath, self._lock)
 
     def save(self, data: NoReturn) -> NoReturn:
