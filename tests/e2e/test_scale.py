@@ -1,6 +1,5 @@
 """What docs/scale.md says, with its own text: data on object storage, stages by a scheduler."""
 
-import json
 import os
 import re
 import shutil
@@ -57,17 +56,19 @@ def events_on_disk(project, loop):
 
 def committed_objects(files, loop):
     """Every object of a committed version, with the time of its writing."""
-    found = {}
-    for commit in files.glob(f"{ROOT}/ledger/{loop}/i*/committed/*.json"):
-        version = json.loads(files.cat_file(commit))["version"]
-        name = commit.rpartition("/")[2].removesuffix(".json")
-        (folder,) = {
-            each
-            for each in files.glob(f"{ROOT}/0*/{name}*/{version}")
-            if each.split("/")[-2].split(".")[0] == name
-        }
-        found |= {path: i["LastModified"] for path, i in files.find(folder, detail=True).items()}
-    return found
+    objects = files.find(ROOT, detail=True)
+    ledger = f"{ROOT}/ledger/{loop}/"
+    committed = {
+        (Path(path).stem, f"{loop}-{path.removeprefix(ledger).split('/')[0]}")
+        for path in objects
+        if path.startswith(ledger) and "/committed/" in path
+    }
+    return {
+        path: facts["LastModified"]
+        for path, facts in objects.items()
+        if not path.startswith(f"{ROOT}/ledger")
+        and (path.split("/")[3].split(".")[0], path.split("/")[4]) in committed
+    }
 
 
 def test_a_loop_on_object_storage_is_killed_and_resumed_to_the_same_end(
@@ -99,6 +100,7 @@ def test_a_loop_on_object_storage_is_killed_and_resumed_to_the_same_end(
     own = events(each.removeprefix(f"{ROOT}/ledger/{loop}/") for each in ledger)
     assert own == events_on_disk(reference, driven)
     after = committed_objects(bucket, loop)
+    assert before
     assert {path: after[path] for path in before} == before
     assert f"s3://{ROOT}/08_reporting/loop_report.html/{loop}-i002/loop_report.html" in said
     assert "dropping the unfinished adapter" in " ".join(said.split())
