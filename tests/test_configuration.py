@@ -11,7 +11,7 @@ import yaml
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.io import AbstractDataset, MemoryDataset
+from kedro.io import MemoryDataset
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
@@ -19,11 +19,17 @@ from llamaduo.errors import InputError
 from llamaduo.forgetting.places import places_of
 from llamaduo.iterations import is_whole_loop
 from llamaduo.parameters import FineTuningParameters
+from llamaduo.service_llm.journal import Journal
 from tests.fakes.openai_server import FakeOpenAI, echo
 from tests.service_llm.conftest import request
 
 REPOSITORY = Path(__file__).parents[1]
-ENVIRONMENTS = ("local", "test", "openai")
+ENVIRONMENTS = sorted(
+    {path.name for path in (REPOSITORY / "conf").iterdir() if path.is_dir()}
+    - {"base", "accelerate"}
+)
+ROOTS = ("data", "data/dev", "data/openai", "data/paper/classify", "data/test")
+KEYS = ("OPENAI", "AZURE_OPENAI", "GEMINI", "ANTHROPIC", "VLLM")
 GROUPS = (
     "loop",
     "iteration",
@@ -36,9 +42,14 @@ GROUPS = (
 )
 
 
+@pytest.fixture
+def keys(monkeypatch):
+    for name in KEYS:
+        monkeypatch.setenv(f"{name}_API_KEY", f"sk-{name}")
+
+
 @pytest.fixture(params=ENVIRONMENTS)
-def context(request, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+def context(request, keys):
     bootstrap_project(REPOSITORY)
     with KedroSession.create(project_path=REPOSITORY, env=request.param) as session:
         yield session.load_context()
@@ -60,11 +71,12 @@ def test_every_dataset_of_every_pipeline_has_an_entry_that_can_be_made(context):
 
 
 def test_forgetting_knows_the_places_of_all_environments_without_credentials(monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in KEYS:
+        monkeypatch.delenv(f"{name}_API_KEY", raising=False)
     bootstrap_project(REPOSITORY)
     places = places_of(REPOSITORY)
 
-    data = [REPOSITORY / root for root in ("data", "data/dev", "data/openai", "data/test")]
+    data = [REPOSITORY / root for root in ROOTS]
     assert places.roots >= {*data, REPOSITORY / "conf/base/prompts/judge.txt"}
     assert {ledger.folder for ledger in places.ledgers} == {root / "ledger" for root in data}
     assert {path.name for path in places.roles["tested"]} == {
@@ -94,12 +106,13 @@ def test_forgetting_knows_which_files_are_on_this_machine(tmp_path):
 def test_forgetting_looks_at_what_stays_on_a_disk_beside_object_storage(tmp_path):
     bootstrap_project(REPOSITORY)
     shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
-    (root,) = blocks("globals", "scale.md")
+    (text,) = texts("globals", "scale.md")
+    root = OmegaConf.create(text)
     OmegaConf.save({**root, "local_data": "here"}, tmp_path / "conf/test/globals.yml")
 
     places = places_of(tmp_path)
 
-    assert places.remote == [root["data"]]
+    assert places.remote == [root.data]
     assert {tmp_path / "here", tmp_path / "here/journal.sqlite"} <= places.roots
     assert tmp_path / "here/ledger" in [ledger.folder for ledger in places.ledgers]
 
@@ -189,59 +202,91 @@ def test_what_a_table_holds_is_validated():
                 assert entry["validator"].startswith("llamaduo.schemas."), name
 
 
-def blocks(kind, page="endpoints.md"):
+def asked_once(service_llm, journal):
+    """The one request that an endpoint got from a service LLM, and its reply."""
+    with FakeOpenAI(answer=echo) as server:
+        there = replace(service_llm, base_url=server.base_url, journal=Journal(journal))
+        (reply,) = there.complete_all(
+            [request(1, temperature=1, response_schema={"name": "s", "schema": {}})], "test"
+        )
+        (exchange,) = server.served
+    return exchange, reply
+
+
+def test_teacher_and_judge_of_each_environment_ask_an_endpoint(context, tmp_path):
+    service_llm, judge = (context.catalog.load(name) for name in ("service_llm", "judge"))
+
+    for n, each in enumerate((service_llm, *judge.jury)):
+        exchange, reply = asked_once(each, tmp_path / f"{n}.sqlite")  # none answers for another
+
+        assert reply.text == "answer to item-1"
+        assert exchange.body["model"] == each.model
+
+
+def texts(kind, page="endpoints.md"):
+    """The blocks of a page that are marked as being of a kind."""
     text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
-    return [
-        OmegaConf.to_container(OmegaConf.create(block), resolve=False)
-        for block in re.findall(rf"```yaml {kind}\n(.*?)```", text, re.DOTALL)
-    ]
+    return re.findall(rf"```yaml {kind}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_documented_inference_endpoint_answers_for_the_local_llm(tmp_path):
-    (block,) = blocks("inference")
-    base = OmegaConf.load(REPOSITORY / "conf/base/catalog_models.yml").inference
-    entry = {**OmegaConf.to_container(base, resolve=False), **block["inference"]}
-    journal = {"filepath": str(tmp_path / "journal.sqlite")}
-    engine = AbstractDataset.from_config("inference", {**entry, "journal": journal}).load()
+@pytest.fixture
+def documented(tmp_path, keys):
+    """Makes the catalog of an environment whose file is a text of the documentation."""
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    (tmp_path / "conf/documented").mkdir()
+    bootstrap_project(REPOSITORY)
 
-    with FakeOpenAI(answer=echo, models=[block["inference"]["model"]]) as server:
-        there = replace(engine, server=replace(engine.server, base_url=server.base_url))
+    def catalog(text):
+        (tmp_path / "conf/documented/catalog.yml").write_text(text, encoding="utf-8")
+        source = str(tmp_path / "conf")
+        with KedroSession.create(REPOSITORY, env="documented", conf_source=source) as session:
+            return session.load_context().catalog
 
-        assert there.check() is None
+    return catalog
+
+
+def test_the_documented_inference_endpoint_answers_for_the_local_llm(documented, tmp_path):
+    (text,) = texts("inference")
+    engine = documented(text).load("inference")
+
+    with FakeOpenAI(answer=echo, models=[engine.server.model]) as server:
+        journal = Journal(tmp_path / "journal.sqlite")
+        moved = replace(engine.server, base_url=server.base_url, journal=journal)
+
+        assert replace(engine, server=moved).check() is None
 
 
 def test_the_documented_training_on_several_gpus_is_one_that_the_parameters_take(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     base = OmegaConf.load("conf/base/parameters_fine_tuning.yml").fine_tuning
-    (block,) = blocks("accelerate", "scale.md")
+    (text,) = texts("accelerate", "scale.md")
 
-    parameters = FineTuningParameters(**{**base, **block["fine_tuning"]})
+    parameters = FineTuningParameters(**{**base, **OmegaConf.create(text).fine_tuning})
 
     assert parameters.launcher == "accelerate"
 
 
-@pytest.mark.parametrize("block", blocks("catalog"), ids=lambda block: str(block)[:60])
-def test_each_documented_endpoint_makes_a_service_llm_that_answers(block, tmp_path):
-    (entry,) = block.values()
-    journal = {"filepath": str(tmp_path / "journal.sqlite")}
-    credentials = {name: {"api_key": "sk-test"} for name in blocks("credentials")[0]}
-    dataset = AbstractDataset.from_config(
-        "service_llm",
-        {
-            "type": "llamaduo.datasets.ServiceLLMDataset",
-            "journal": journal,
-            **entry,
-            "credentials": credentials.get(entry.get("credentials")),
-        },
-    )
-
-    service_llm = dataset.load()
-    with FakeOpenAI(answer=echo) as server:
-        there = replace(service_llm, base_url=server.base_url)
-        (reply,) = there.complete_all(
-            [request(1, temperature=1, response_schema={"name": "s", "schema": {}})], "test"
+@pytest.mark.parametrize(
+    ("text", "key", "takes_schema"),
+    [
+        *zip(
+            texts("catalog"),
+            ["sk-OPENAI", "sk-AZURE_OPENAI", "sk-GEMINI", "sk-ANTHROPIC", "none", "none", "none"],
+            [True, True, True, False, True, True, True],
+            strict=True,
         )
+    ],
+    ids=["openai", "azure", "gemini", "anthropic", "vllm", "ollama", "llama.cpp"],
+)
+def test_each_documented_endpoint_is_asked(text, key, takes_schema, documented, tmp_path):
+    ((name, entry),) = yaml.safe_load(text).items()
+    loaded = documented(text).load(name)
+    (service_llm,) = loaded.jury if name == "judge" else (loaded,)
 
+    exchange, reply = asked_once(service_llm, tmp_path / "journal.sqlite")
+
+    assert service_llm.base_url == entry["base_url"]
     assert reply.text == "answer to item-1"
-    takes_schema = "claude" not in entry["model"]
-    assert ("response_format" in server.served[0].body) == takes_schema
+    assert exchange.body["model"] == entry["model"]
+    assert ("response_format" in exchange.body) == takes_schema
+    assert service_llm.api_key.get_secret_value() == key

@@ -118,8 +118,14 @@ def test_a_hub_id_is_handed_on_as_it_is():
     assert (spec.name_or_path, spec.revision, spec.load_in_4bit) == ("org/name", "abc", True)
 
 
-def test_a_base_model_is_a_folder_or_a_hub_id():
-    with pytest.raises(DatasetError, match="either a filepath or a model_id"):
+def test_a_hub_id_stands_in_for_the_folder_that_an_environment_inherits():
+    assert (
+        BaseModelDataset(filepath="folder", model_id="org/name").load().name_or_path == "org/name"
+    )
+
+
+def test_a_base_model_needs_a_folder_or_a_hub_id():
+    with pytest.raises(DatasetError, match="a filepath or a model_id, and this entry neither"):
         BaseModelDataset()
 
 

@@ -27,7 +27,8 @@ class BaseModelDataset(AbstractDataset[NoReturn, BaseModelSpec]):
 
     Args:
         filepath: Folder in the layout of ``save_pretrained``.
-        model_id: Instead of a folder, ``organisation/name`` on the hub.
+        model_id: ``organisation/name`` on the hub. It stands in for a folder, so that an
+            environment that names it need not take back the folder that it inherits.
         revision: Commit of the model on the hub.
         load_in_4bit: QLoRA: train on NF4 weights (bitsandbytes).
     """
@@ -41,11 +42,12 @@ class BaseModelDataset(AbstractDataset[NoReturn, BaseModelSpec]):
         load_in_4bit: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        if (filepath is None) == (model_id is None):
-            raise DatasetError("a base model has either a filepath or a model_id")
-        self._folder = Path(filepath) if filepath else None
+        name_or_path = model_id or filepath
+        if name_or_path is None:
+            raise DatasetError("a base model has a filepath or a model_id, and this entry neither")
+        self._folder = None if model_id else Path(name_or_path)
         self._spec = BaseModelSpec(
-            name_or_path=filepath or str(model_id), revision=revision, load_in_4bit=load_in_4bit
+            name_or_path=name_or_path, revision=revision, load_in_4bit=load_in_4bit
         )
         self.metadata = metadata
 

@@ -119,8 +119,9 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         key = self._api_key.get_secret_value()
         if not key and url.hostname not in LOOPBACK:
             raise DatasetError(
-                f"{url.hostname} needs a key: set the environment variable that the environment's "
-                "credentials.yml names (conf/openai: OPENAI_API_KEY)"
+                f"{url.hostname} needs a key: name its credentials in the entry (credentials: "
+                "openai), and set the variable that conf/base/credentials.yml reads it from "
+                "(OPENAI_API_KEY)"
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise DatasetError(
