@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from llamaduo.errors import InputError
 from llamaduo.forgetting.places import places_of
 from llamaduo.iterations import is_whole_loop
+from llamaduo.parameters import FineTuningParameters
 from llamaduo.service_llm.journal import Journal
 from tests.fakes.openai_server import FakeOpenAI, echo
 from tests.service_llm.conftest import request
@@ -100,6 +101,20 @@ def test_forgetting_knows_which_files_are_on_this_machine(tmp_path):
 
     assert Path("/elsewhere/pairs.csv") in places.roots & places.roles["ready"]
     assert places.remote == ["s3://bucket/pairs.csv"]
+
+
+def test_forgetting_looks_at_what_stays_on_a_disk_beside_object_storage(tmp_path):
+    bootstrap_project(REPOSITORY)
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    (text,) = texts("globals", "scale.md")
+    root = OmegaConf.create(text)
+    OmegaConf.save({**root, "local_data": "here"}, tmp_path / "conf/test/globals.yml")
+
+    places = places_of(tmp_path)
+
+    assert places.remote == [root.data]
+    assert {tmp_path / "here", tmp_path / "here/journal.sqlite"} <= places.roots
+    assert tmp_path / "here/ledger" in [ledger.folder for ledger in places.ledgers]
 
 
 def test_nobody_is_forgotten_while_a_configuration_cannot_be_read(tmp_path):
@@ -208,10 +223,10 @@ def test_teacher_and_judge_of_each_environment_ask_an_endpoint(context, tmp_path
         assert exchange.body["model"] == each.model
 
 
-def texts(kind):
+def texts(kind, page="endpoints.md"):
     """The blocks of a page that are marked as being of a kind."""
-    page = (REPOSITORY / "docs/endpoints.md").read_text(encoding="utf-8")
-    return re.findall(rf"```yaml {kind}\n(.*?)```", page, re.DOTALL)
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(rf"```yaml {kind}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture
@@ -239,6 +254,16 @@ def test_the_documented_inference_endpoint_answers_for_the_local_llm(documented,
         moved = replace(engine.server, base_url=server.base_url, journal=journal)
 
         assert replace(engine, server=moved).check() is None
+
+
+def test_the_documented_training_on_several_gpus_is_one_that_the_parameters_take(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    base = OmegaConf.load("conf/base/parameters_fine_tuning.yml").fine_tuning
+    (text,) = texts("accelerate", "scale.md")
+
+    parameters = FineTuningParameters(**{**base, **OmegaConf.create(text).fine_tuning})
+
+    assert parameters.launcher == "accelerate"
 
 
 @pytest.mark.parametrize(

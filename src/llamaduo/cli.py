@@ -18,6 +18,7 @@ from kedro.utils import find_kedro_project
 from kedro.validation.exceptions import ParameterValidationError
 from pydantic import ValidationError
 
+from llamaduo.attachment import LoopEndedError
 from llamaduo.errors import InputError
 from llamaduo.interruption import InterruptedRun, SafePoint
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
@@ -75,6 +76,8 @@ def cli() -> None:
 def _errors_as_sentences() -> Iterator[None]:
     try:
         yield
+    except LoopEndedError:  # no error to whoever has planned more parts of it
+        raise
     except ERRORS_WITH_A_SENTENCE as error:
         logger.debug("the error's origin", exc_info=True)
         raise click.ClickException(sentence_of(error)) from error
@@ -82,8 +85,13 @@ def _errors_as_sentences() -> Iterator[None]:
 
 @click.pass_context
 def _run(context: click.Context, /, resume: str | None = None, **options: Any) -> None:
-    if options["runner"] is None and not any(options[name] for name in SLICES):
+    attach = options["runner_params"].get("attach")
+    if options["runner"] is None and (attach or not any(options[name] for name in SLICES)):
         options["runner"] = LOOP_RUNNER
+    if attach and (resume or options["pipeline"] or options["pipelines"]):
+        raise click.ClickException(
+            "attach goes with --namespaces, --nodes and the like, not with --pipelines or --resume"
+        )
     if resume:
         if options["runner"] != LOOP_RUNNER:
             raise click.ClickException(
@@ -91,7 +99,8 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
             )
         options["runner_params"] = {**options["runner_params"], "resume": resume}
     if options["runner"] == LOOP_RUNNER:
-        again = resuming_command(context.meta[GIVEN])
+        given = context.meta[GIVEN]
+        again = shlex.join(["kedro", "run", *given]) if attach else resuming_command(given)
         options["runner_params"] = {**options["runner_params"], "resuming_command": again}
         if options["only_missing_outputs"]:
             raise click.ClickException("a loop makes what is missing by --resume")
@@ -102,6 +111,9 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
         watching = nullcontext() if "ParallelRunner" in runner else safe_point.watching()
         with _errors_as_sentences(), watching:
             outputs = kedro_run.callback(**options)  # type: ignore[misc]
+    except LoopEndedError as ended:
+        logger.info("%s", ended)
+        sys.exit(0 if ended.target_reached else HONEST_MISS)
     except InterruptedRun as interrupt:
         sys.exit(128 + interrupt.signum)
     except KeyboardInterrupt:
@@ -153,7 +165,10 @@ HELP = """Repeat data_synthesis, fine_tuning and evaluation until the target is 
 With an option that slices the pipeline, or with a runner, run once with Kedro's own runner; what
 is read then comes from the last complete iteration.
 
-Exit code: 0 target reached (or a slice has run), 2 ended without reaching it, 1 failed,
+With --runner-params=attach=LOOP/ITERATION such a part runs inside that iteration of an unfinished
+loop, and is committed; attach=new begins a loop with it (docs/scale.md).
+
+Exit code: 0 target reached (or a part has run), 2 ended without reaching it, 1 failed,
 130 or 143 interrupted.
 """
 OPTIONS = [

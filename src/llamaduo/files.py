@@ -1,4 +1,4 @@
-"""Files that outlast a power cut and are their owner's alone."""
+"""Files that outlast a power cut and are their owner's alone, and those on object storage."""
 
 import os
 import tempfile
@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from kedro.framework.hooks import hook_impl
+from kedro.io import DatasetError
 
 OTHERS = 0o077
 """The permissions of the group and of everybody else."""
@@ -36,6 +39,51 @@ def replacing(path: Path, mode: int = 0o666 & ~OTHERS) -> Iterator[BinaryIO]:
         Path(partial).unlink(missing_ok=True)
         raise
     bring_to_disk(path.parent)
+
+
+def is_local(files: AbstractFileSystem) -> bool:
+    """Whether these are files of this machine, and not objects of a store."""
+    return isinstance(files, LocalFileSystem)
+
+
+def write_whole(files: AbstractFileSystem, path: str, content: bytes) -> None:
+    """Write a file durably: a reader sees the old one or all of the new one, whatever happens.
+
+    An object is put in one request, or in parts that are joined at the end.
+    """
+    if not is_local(files):
+        files.pipe_file(path, content)
+        return
+    make_folder(Path(path).parent)
+    with replacing(Path(path)) as file:
+        file.write(content)
+
+
+def bring_folder_to_disk(files: AbstractFileSystem, folder: str) -> None:
+    """Let a folder outlast a power cut; on object storage it does once it is written."""
+    if not is_local(files):
+        return
+    here = Path(folder)
+    for path in [*here.rglob("*"), here, *here.parents[:2]]:
+        if path.exists():
+            bring_to_disk(path)
+
+
+def on_this_machine(filepath: str, what: str) -> Path:
+    """A path that has to be on a disk of this machine.
+
+    Args:
+        what: What stands there, as the message says it.
+
+    Raises:
+        DatasetError: It is an URL.
+    """
+    if "://" in filepath.removeprefix("file://"):
+        raise DatasetError(
+            f"{what} needs a disk of this machine, and {filepath} is none: name a folder as "
+            "local_data in the environment's globals.yml, such as local_data: data"
+        )
+    return Path(filepath.removeprefix("file://"))
 
 
 def bring_to_disk(path: Path) -> None:

@@ -13,6 +13,7 @@ from kedro.io.core import VersionNotFoundError
 from kedro.pipeline import Pipeline
 from kedro.validation.exceptions import CheckFailure, DataValidationError
 
+from llamaduo.attachment import pin_attached
 from llamaduo.errors import InputError
 from llamaduo.iterations import is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
@@ -51,6 +52,8 @@ class SlicePins:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Pin the free inputs of a slice; versions that the user names stay."""
+        if pin_attached(run_params, pipeline, catalog):
+            return
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
         named = set(run_params["load_versions"] or {})
         if is_whole_loop(pipeline, settings) and "LoopRunner" in run_params["runner"]:

@@ -1,14 +1,18 @@
-"""The versions of an iteration: which are read, which are written, which are dropped."""
+"""The versions of an iteration: which are read, written, committed and dropped."""
 
 import copy
 import logging
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from fsspec import AbstractFileSystem
+from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 
-from llamaduo.ledger import Ledger, version
+from llamaduo.files import bring_folder_to_disk
+from llamaduo.interruption import SafePoint
+from llamaduo.ledger import Ledger, place, version
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account
 
@@ -37,6 +41,11 @@ def is_whole_loop(pipeline: Pipeline, settings: LoopParameters) -> bool:
         and set(settings.carry) <= pipeline.inputs()
         and set(settings.carry.values()) <= pipeline.all_outputs()
     )
+
+
+def is_last(verdict: dict[str, Any], iteration: int, settings: LoopParameters) -> bool:
+    """Whether a loop ends with a verdict."""
+    return bool(verdict["stop"]) or iteration >= settings.max_iterations
 
 
 def pinned_versions(
@@ -79,23 +88,59 @@ def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:
     return here
 
 
-def drop_uncommitted(loop: Loop, iteration: int, catalog: DataCatalog) -> None:
+class CommitHook:
+    """Enters each saved dataset of an iteration in the ledger."""
+
+    def __init__(
+        self, loop: Loop, iteration: int, catalog: DataCatalog, safe_point: SafePoint
+    ) -> None:
+        self._ledger = loop.ledger
+        self._catalog = catalog
+        self._place = place(loop.name, iteration)
+        self._version = loop.version(iteration)
+        self._safe_point = safe_point
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Hold signals back."""
+        self._safe_point.enter_save(dataset_name)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Make the data durable, commit, then let signals through."""
+        dataset = self._catalog.get(dataset_name)
+        if isinstance(dataset, AbstractVersionedDataset):
+            bring_folder_to_disk(*_version_folder(dataset, self._version))
+        self._ledger.append(f"{self._place}/committed/{dataset_name}", {"version": self._version})
+        self._safe_point.leave_save(dataset_name)
+
+
+def _version_folder(
+    dataset: AbstractVersionedDataset[Any, Any], name: str
+) -> tuple[AbstractFileSystem, str]:
+    # The filesystem is an attribute of every versioned dataset of kedro-datasets and ours.
+    files = getattr(dataset, "_fs")  # noqa: B009
+    return files, str(dataset._get_versioned_path(name).parent)
+
+
+def drop_uncommitted(loop: Loop, part: Pipeline, iteration: int, catalog: DataCatalog) -> None:
     """Remove what an interrupted save left: Kedro would take half a file for a whole one.
 
     A node with an output missing runs again, and Kedro refuses to save a version twice, so that a
     node's outputs are kept or dropped together.
+
+    Args:
+        part: Of the loop, whose nodes run next; other processes may be saving for the others.
     """
     committed = loop.ledger.committed(loop.name, iteration)
-    for node in loop.pipeline.nodes:
+    for node in part.nodes:
         if set(node.outputs) <= committed:
             continue
         for name in node.outputs:
             dataset: Any = catalog.get(name)
             if not isinstance(dataset, AbstractVersionedDataset) or dataset._version is None:
                 continue
-            folder = str(dataset._get_versioned_path(loop.version(iteration)).parent)
-            # The filesystem is an attribute of every versioned dataset of kedro-datasets and ours.
-            files = getattr(dataset, "_fs")  # noqa: B009
+            files, folder = _version_folder(dataset, loop.version(iteration))
             if files.exists(folder):
                 logger.warning("dropping the unfinished %s of %s", name, loop.version(iteration))
                 files.rm(folder, recursive=True)

@@ -4,16 +4,17 @@ One small file per event, written whole and never rewritten, so that a crash lea
 or nothing:
 
     <ledger>/<loop>/opened.json                        parameters, versions, inputs
-    <ledger>/<loop>/resumed-<time>.json                one per resume
+    <ledger>/<loop>/resumed-<time>.json                one per resume, and per attached slice
     <ledger>/<loop>/i001/opened.json
     <ledger>/<loop>/i001/committed/<dataset>.json      the dataset's version is complete
     <ledger>/<loop>/i001/verdict.json                  the iteration is complete
     <ledger>/<loop>/closed.json                        the reason for which the loop ended
 
 Kedro's saves are not atomic, and its latest version is the last folder name in text order, so
-nothing counts as made before its commit stands here.
+nothing counts as made before its commit stands here. The folder may be one on object storage.
 """
 
+import glob
 import json
 import os
 import socket
@@ -24,9 +25,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 import filelock
+import fsspec
 from kedro.io import AbstractDataset, DatasetError
 
-from llamaduo.files import make_folder, replacing
+from llamaduo.files import make_folder, on_this_machine, write_whole
 
 
 class LoopBusyError(Exception):
@@ -41,11 +43,16 @@ class Ledger:
     """Events under one folder.
 
     Args:
-        folder: Created at the first event.
+        folder: A path or an URL that fsspec knows, such as ``s3://bucket/ledger``; created at the
+            first event.
+        lock: Folder on this machine where whoever holds the data is entered; by default the same.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str, lock: Path | None = None) -> None:
         self.folder = folder
+        # Another process may have written since; its events are listed anew each time.
+        self._files, self._root = fsspec.url_to_fs(str(folder), use_listings_cache=False)
+        self._lock = lock or on_this_machine(str(folder), "the lock of the data")
 
     def append(self, event: str, facts: dict[str, Any]) -> None:
         """Write one event durably, with its time (UTC) as ``at``.
@@ -54,24 +61,21 @@ class Ledger:
             event: Path below the ledger, without ending, such as ``<loop>/i001/verdict``.
             facts: JSON-serialisable.
         """
-        path = self.folder / f"{event}.json"
-        make_folder(path.parent)
         stamped = {"at": datetime.now(UTC).isoformat(), **facts}
-        with replacing(path) as file:
-            text = json.dumps(stamped, ensure_ascii=False, indent=1, sort_keys=True)
-            file.write(text.encode())
+        text = json.dumps(stamped, ensure_ascii=False, indent=1, sort_keys=True)
+        write_whole(self._files, self._path(event), text.encode())
 
     def read(self, event: str) -> dict[str, Any] | None:
         """The facts of an event, None where it has not happened."""
-        path = self.folder / f"{event}.json"
-        if not path.exists():
+        try:
+            facts: dict[str, Any] = json.loads(self._files.cat_file(self._path(event)))
+        except FileNotFoundError:
             return None
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return facts
 
     def loops(self) -> list[str]:
         """Names of all loops, the oldest first."""
-        return sorted(path.parent.name for path in self.folder.glob("*/opened.json"))
+        return sorted(path.parent.name for path in self._events("*/opened"))
 
     def open_loops(self) -> list[str]:
         """Names of the loops that have not ended, the oldest first."""
@@ -103,14 +107,14 @@ class Ledger:
 
     def committed(self, loop: str, iteration: int) -> set[str]:
         """Names of the datasets that an iteration has committed."""
-        return {
-            path.stem for path in (self.folder / place(loop, iteration)).glob("committed/*.json")
-        }
+        return {path.stem for path in self._events(f"{place(loop, iteration)}/committed/*")}
 
     def verdicts(self, loop: str) -> dict[int, dict[str, Any]]:
         """Iteration: verdict, for the complete iterations of a loop."""
-        found = sorted((self.folder / loop).glob("i*/verdict.json"))
-        return {int(p.parent.name[1:]): json.loads(p.read_text(encoding="utf-8")) for p in found}
+        found = sorted(self._events(f"{loop}/i*/verdict"))
+        return {
+            int(path.parent.name[1:]): json.loads(self._files.cat_file(str(path))) for path in found
+        }
 
     def last_complete(self) -> tuple[str, int] | None:
         """Loop and iteration of the iteration that was completed last."""
@@ -123,7 +127,7 @@ class Ledger:
 
     @contextmanager
     def held(self, holder: str) -> Iterator[None]:
-        """Hold the data root.
+        """Hold the data root, against the processes of this machine.
 
         Args:
             holder: Who others are told is running, such as ``loop <name>``.
@@ -131,23 +135,31 @@ class Ledger:
         Raises:
             LoopBusyError: Another process holds it; the message names it.
         """
-        make_folder(self.folder)
-        lock = filelock.FileLock(self.folder / "lock", mode=0o600)
+        make_folder(self._lock)
+        lock = filelock.FileLock(self._lock / "lock", mode=0o600)
+        here = Ledger(self._lock)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            who = self.read("holder") or {"holder": "another process", "pid": "?", "host": "?"}
+            who = here.read("holder") or {"holder": "another process", "pid": "?", "host": "?"}
             raise LoopBusyError(
                 f"{who['holder']} is running on this data (process {who['pid']} on "
                 f"{who['host']}); wait for it, stop it, or use another data root"
             ) from None
         try:
             facts = {"holder": holder, "pid": os.getpid(), "host": socket.gethostname()}
-            self.append("holder", facts)
+            here.append("holder", facts)
             yield
         finally:
-            (self.folder / "holder.json").unlink(missing_ok=True)
+            (self._lock / "holder.json").unlink(missing_ok=True)
             lock.release()
+
+    def _path(self, event: str) -> str:
+        return f"{self._root}/{event}.json"
+
+    def _events(self, pattern: str) -> list[PurePosixPath]:
+        found = self._files.glob(f"{glob.escape(self._root)}/{pattern}.json")
+        return [PurePosixPath(path) for path in found]
 
 
 def ledgers_below(root: Path) -> list[Ledger]:
@@ -178,22 +190,47 @@ class LedgerDataset(AbstractDataset[NoReturn, Ledger]):
       type: llamaduo.ledger.LedgerDataset
       filepath: data/ledger
     ```
+
+    ```yaml
+    ledger:
+      type: llamaduo.ledger.LedgerDataset
+      filepath: s3://bucket/llamaduo/ledger
+      lock: {filepath: data/ledger}
+    ```
+
+    Args:
+        filepath: A folder, also on object storage.
+        lock: ``filepath`` of a folder on this machine, where whoever holds the data is entered; by
+            default the ledger's own.
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = PurePosixPath(filepath)
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        lock: dict[str, str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = filepath
+        self._lock = on_this_machine(lock["filepath"] if lock else filepath, "the lock of the data")
         self.metadata = metadata
 
     def load(self) -> Ledger:
-        """The ledger; its folder need not exist yet."""
-        return Ledger(Path(self._filepath))
+        """The ledger; its folder need not exist yet.
+
+        Raises:
+            DatasetError: It is on object storage, which cannot be reached or refuses.
+        """
+        self._exists()
+        return Ledger(self._filepath, self._lock)
 
     def save(self, data: NoReturn) -> NoReturn:
         """The ledger is written by the runner alone."""
         raise DatasetError("the ledger takes events, it cannot be saved as a whole")
 
     def _exists(self) -> bool:
-        return Path(self._filepath).exists()
+        files, path = fsspec.url_to_fs(self._filepath, use_listings_cache=False)
+        return bool(files.exists(path))
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
+        return {"filepath": self._filepath}

@@ -1,33 +1,35 @@
 """``LoopRunner`` repeats a pipeline until one of its outputs says stop."""
 
-import hashlib
-import importlib.metadata
 import logging
-import os
-import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from kedro.framework.hooks import _create_hook_manager, hook_impl
+from kedro.framework.hooks import _create_hook_manager
 from kedro.framework.hooks.markers import hook_spec
-from kedro.io import AbstractVersionedDataset, DataCatalog
+from kedro.io import DataCatalog
 from kedro.io.core import generate_timestamp
 from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 from kedro.utils import load_obj
 from pluggy import PluginManager
-from pydantic import BaseModel
+from rich.console import Console
 
-from llamaduo.files import bring_to_disk
+from llamaduo.attachment import NEW, Attachment, parts_that_make, whole_loop
 from llamaduo.interruption import SafePoint
-from llamaduo.iterations import Loop, drop_uncommitted, is_whole_loop, iteration_catalog
+from llamaduo.iterations import (
+    CommitHook,
+    Loop,
+    drop_uncommitted,
+    is_last,
+    is_whole_loop,
+    iteration_catalog,
+)
 from llamaduo.ledger import Ledger, UnknownLoopError, place
 from llamaduo.parameters import LoopParameters
+from llamaduo.provenance import enter_start
 
 logger = logging.getLogger(__name__)
-
-PACKAGES = ("kedro", "torch", "transformers", "trl", "peft", "openai", "llamaduo")
 
 
 class IterationSpecs:
@@ -44,50 +46,19 @@ class IterationSpecs:
         """Called when an iteration's verdict stands in the ledger."""
 
 
-class CommitHook:
-    """Enters each saved dataset of an iteration in the ledger."""
-
-    def __init__(
-        self, loop: Loop, iteration: int, catalog: DataCatalog, safe_point: SafePoint
-    ) -> None:
-        self._ledger = loop.ledger
-        self._catalog = catalog
-        self._place = place(loop.name, iteration)
-        self._version = loop.version(iteration)
-        self._safe_point = safe_point
-
-    @hook_impl
-    def before_dataset_saved(self, dataset_name: str) -> None:
-        """Hold signals back."""
-        self._safe_point.enter_save(dataset_name)
-
-    @hook_impl
-    def after_dataset_saved(self, dataset_name: str) -> None:
-        """Make the data durable, commit, then let signals through."""
-        dataset = self._catalog.get(dataset_name)
-        if isinstance(dataset, AbstractVersionedDataset):
-            flush(Path(dataset._get_versioned_path(self._version)).parent)
-        self._ledger.append(f"{self._place}/committed/{dataset_name}", {"version": self._version})
-        self._safe_point.leave_save(dataset_name)
-
-
-def flush(folder: Path) -> None:
-    """Bring a folder's files to the disk; on object storage they are there when written."""
-    for path in [*folder.rglob("*"), folder, *folder.parents[:2]]:
-        if path.exists():
-            bring_to_disk(path)
-
-
 class LoopRunner(AbstractRunner):
     """Runs iterations 1, 2, … with an inner runner, each on a fresh catalog with its own version.
 
-    A pipeline that is not the whole loop gets one plain pass of the inner runner.
+    A pipeline that is not the whole loop gets one plain pass of the inner runner, or, attached, one
+    inside of an iteration of a loop.
 
     Args:
         is_async: Load and save datasets in threads.
         inner: Kedro runner of one iteration, ``SequentialRunner`` or ``ThreadRunner``.
         resume: A loop to go on with: its name, or ``latest``.
-        resuming_command: What a person types to go on with a loop, before its name.
+        attach: ``LOOP/ITERATION``: run the pipeline's nodes in that iteration, and no others;
+            ``new`` begins a loop with them.
+        resuming_command: What a person types to go on: before a loop's name, or, attached, whole.
         inner_arguments: Passed to the inner runner, such as ``max_workers``.
     """
 
@@ -96,6 +67,7 @@ class LoopRunner(AbstractRunner):
         is_async: bool = False,
         inner: str = "SequentialRunner",
         resume: str | None = None,
+        attach: str | None = None,
         resuming_command: str = "kedro run --resume",
         **inner_arguments: Any,
     ) -> None:
@@ -111,11 +83,13 @@ class LoopRunner(AbstractRunner):
         # Kedro's advice after a failure, --from-nodes, would begin a version outside of the loop.
         self._inner._suggest_resume_scenario = lambda *_: None
         self._resume = resume
+        self._attach = attach
         self._resuming_command = resuming_command
 
     def __repr__(self) -> str:
-        # Kedro-Viz looks for the inner runner's name in here.
-        return f"LoopRunner(inner={self._inner!r})"
+        # Kedro-Viz looks for the inner runner's name in here, pin_attached for where it runs.
+        attach = f"attach={self._attach}, " if self._attach else ""
+        return f"LoopRunner({attach}inner={self._inner!r})"
 
     def _get_executor(self, max_workers: int) -> Any:
         return self._inner._get_executor(max_workers)
@@ -134,15 +108,18 @@ class LoopRunner(AbstractRunner):
         """Repeat the pipeline until its signal says stop.
 
         Returns:
-            The free outputs of the last iteration and its signal, as dataset objects.
+            The free outputs of the last iteration and its signal, as dataset objects; nothing where
+            an attached part has not ended its loop.
 
         Raises:
-            LoopBusyError: Another process runs a loop on this data.
-            UnknownLoopError: The loop to go on with does not exist or has ended.
+            LoopBusyError: Another process of this machine runs a loop on this data.
+            UnknownLoopError: The loop to go on with does not exist, has ended (attached:
+                LoopEndedError), or is at another iteration.
+            InputError: What an attached part reads is not committed.
             InterruptedRun: SIGINT or SIGTERM came.
         """
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
-        if not is_whole_loop(pipeline, settings):
+        if not (self._attach or is_whole_loop(pipeline, settings)):
             if self._resume:
                 raise UnknownLoopError("--resume goes with the whole loop, not with a part of it")
             return self._inner.run(pipeline, catalog, hook_manager, run_id, only_missing_outputs)
@@ -152,22 +129,43 @@ class LoopRunner(AbstractRunner):
 
         ledger: Ledger = catalog.load(settings.ledger)
         name = run_id or generate_timestamp()
+        if self._attach:
+            at = Attachment.of(self._attach, name)
+            at.check(pipeline, settings, ledger)
+            loop = Loop(at.loop, whole_loop(), catalog, settings, ledger)
+            again = self._resuming_command.replace(f"attach={NEW}", f"attach={at}")
+            work = partial(self._run_part, loop, at, pipeline, hook_manager)
+            return self._hold(loop, f"a part of iteration {at}", again, work, begins=at.is_new)
         if self._resume:
             name = ledger.unfinished(None if self._resume == "latest" else self._resume)
         elif left := ledger.open_loops():
             logger.info("a new loop; unfinished ones go on by --resume: %s", ", ".join(left))
         loop = Loop(name, pipeline, catalog, settings, ledger)
+        again = f"{self._resuming_command} {name}"
+        work = partial(self._repeat, loop, hook_manager)
+        return self._hold(loop, f"loop {name}", again, work, begins=self._resume is None)
+
+    def _hold(
+        self,
+        loop: Loop,
+        holder: str,
+        again: str,
+        work: Callable[[SafePoint], dict[str, Any]],
+        *,
+        begins: bool,
+    ) -> dict[str, Any]:
+        """Do work while nobody else may, which a signal ends where nothing is half made."""
 
         def say_how_to_go_on() -> None:
-            logger.error("loop %s stopped before its end; what it committed is kept", name)
-            logger.error("go on with: %s %s", self._resuming_command, name)
+            logger.error("loop %s stopped before its end; what it committed is kept", loop.name)
+            logger.error("go on with: %s", again)
 
         threads = not isinstance(self._inner, SequentialRunner)
         safe_point = SafePoint(threads=threads, farewell=say_how_to_go_on)
-        with ledger.held(f"loop {name}"), safe_point.watching():
-            _enter_start(loop, resumed=self._resume is not None)
+        with loop.ledger.held(holder), safe_point.watching():
+            enter_start(loop, resumed=not begins)
             try:
-                return self._repeat(loop, hook_manager, safe_point)
+                return work(safe_point)
             except BaseException:
                 say_how_to_go_on()
                 raise
@@ -177,7 +175,7 @@ class LoopRunner(AbstractRunner):
     ) -> dict[str, Any]:
         verdicts = loop.ledger.verdicts(loop.name)
         iteration = max(verdicts, default=0)
-        while not (iteration and _is_last(verdicts[iteration], iteration, loop.settings)):
+        while not (iteration and is_last(verdicts[iteration], iteration, loop.settings)):
             iteration += 1
             logger.info(
                 "iteration %d of at most %d (%s)",
@@ -185,32 +183,53 @@ class LoopRunner(AbstractRunner):
                 loop.settings.max_iterations,
                 loop.version(iteration),
             )
-            verdicts[iteration] = self._iterate(loop, iteration, hook_manager, safe_point)
-        loop.ledger.append(
-            f"{loop.name}/closed",
-            {
-                "reason": verdicts[iteration]["reason"] or "max_iterations",
-                "iteration": iteration,
-            },
-        )
-        here = iteration_catalog(loop, iteration)
-        return {name: here[name] for name in loop.pipeline.outputs() | {loop.settings.signal}}
+            here = self._make(loop, loop.pipeline, iteration, hook_manager, safe_point)
+            verdicts[iteration] = _conclude(loop, iteration, here, hook_manager)
+        return _close(loop, iteration, verdicts[iteration])
 
-    def _iterate(
-        self, loop: Loop, iteration: int, hook_manager: PluginManager, safe_point: SafePoint
+    def _run_part(
+        self,
+        loop: Loop,
+        at: Attachment,
+        part: Pipeline,
+        hook_manager: PluginManager,
+        safe_point: SafePoint,
     ) -> dict[str, Any]:
-        """Run what an iteration has not committed yet, and enter its verdict."""
+        """Run a part of an iteration; when all of the iteration is made, enter its verdict."""
+        if at.is_new:
+            # For whoever starts the other parts; not logged, since a log line may be wrapped.
+            Console().print(f"attach={at}", soft_wrap=True, highlight=False, markup=False)
+        here = self._make(loop, part, at.iteration, hook_manager, safe_point)
+        lacking = loop.pipeline.all_outputs() - loop.ledger.committed(loop.name, at.iteration)
+        if lacking:
+            logger.info("what is left of iteration %s: %s", at, parts_that_make(lacking))
+            return {}
+        verdict = _conclude(loop, at.iteration, here, hook_manager)
+        if is_last(verdict, at.iteration, loop.settings):
+            return _close(loop, at.iteration, verdict)
+        logger.info("the loop goes on with attach=%s/%d", loop.name, at.iteration + 1)
+        return {}
+
+    def _make(
+        self,
+        loop: Loop,
+        part: Pipeline,
+        iteration: int,
+        hook_manager: PluginManager,
+        safe_point: SafePoint,
+    ) -> DataCatalog:
+        """Run what an iteration has not committed yet of a part; its catalog."""
         here = iteration_catalog(loop, iteration)
-        own_place = place(loop.name, iteration)
-        if loop.ledger.read(f"{own_place}/opened") is None:
-            loop.ledger.append(f"{own_place}/opened", {"version": loop.version(iteration)})
-        drop_uncommitted(loop, iteration, here)
+        opened = f"{place(loop.name, iteration)}/opened"
+        if loop.ledger.read(opened) is None:
+            loop.ledger.append(opened, {"version": loop.version(iteration)})
+        drop_uncommitted(loop, part, iteration, here)
         hook_manager.hook.before_iteration(iteration=iteration, catalog=here)
         commits = CommitHook(loop, iteration, here, safe_point)
         hook_manager.register(commits)
         try:
             self._inner.run(
-                loop.pipeline,
+                part,
                 here,
                 hook_manager,
                 run_id=loop.version(iteration),
@@ -218,73 +237,22 @@ class LoopRunner(AbstractRunner):
             )
         finally:
             hook_manager.unregister(commits)
-        verdict: dict[str, Any] = here.load(loop.settings.signal)
-        loop.ledger.append(f"{own_place}/verdict", verdict)
-        hook_manager.hook.after_iteration(iteration=iteration, verdict=verdict, catalog=here)
-        return verdict
+        return here
 
 
-def _is_last(verdict: dict[str, Any], iteration: int, settings: LoopParameters) -> bool:
-    return bool(verdict["stop"]) or iteration >= settings.max_iterations
+def _conclude(
+    loop: Loop, iteration: int, catalog: DataCatalog, hook_manager: PluginManager
+) -> dict[str, Any]:
+    """Enter an iteration's verdict."""
+    verdict: dict[str, Any] = catalog.load(loop.settings.signal)
+    loop.ledger.append(f"{place(loop.name, iteration)}/verdict", verdict)
+    hook_manager.hook.after_iteration(iteration=iteration, verdict=verdict, catalog=catalog)
+    return verdict
 
 
-def _enter_start(loop: Loop, *, resumed: bool) -> None:
-    """Enter a loop's beginning or its resume, with all that its results depend on."""
-    facts = {
-        "parameters": _plain(loop.catalog.load("parameters")),
-        "versions": {
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-            "commit": _git_commit(),
-        },
-        "inputs": {
-            name: _fingerprint(loop.catalog.get(name))
-            for name in sorted(loop.pipeline.inputs() - set(loop.settings.carry))
-            if not name.startswith("params:")
-        },
-        "pid": os.getpid(),
-    }
-    if not resumed:
-        loop.ledger.append(f"{loop.name}/opened", facts)
-        return
-    opened = loop.ledger.read(f"{loop.name}/opened") or {}
-    for what in ("parameters", "versions", "inputs"):
-        before = opened.get(what, {})
-        changed = [name for name, value in facts[what].items() if before.get(name) != value]
-        if changed:
-            logger.warning(
-                "loop %s goes on with other %s than it began with: %s",
-                loop.name,
-                what,
-                ", ".join(changed),
-            )
-    loop.ledger.append(f"{loop.name}/resumed-{generate_timestamp()}", facts)
-
-
-def _fingerprint(dataset: Any) -> str:
-    """The SHA-256 of an input's file or files; of an input without, what it says of itself."""
-    path = Path(str(getattr(dataset, "_filepath", None)))
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    files = sorted(file for file in path.glob("[!.]*") if file.is_file())
-    if not files:
-        return str(dataset._describe())
-    contents = [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
-    return hashlib.sha256(str(contents).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """Parameters as JSON; typed groups become dictionaries."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
-
-
-def _git_commit() -> str | None:
-    """The commit that is checked out, None outside a git repository or without git."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
-    return done.stdout.strip() or None
+def _close(loop: Loop, iteration: int, verdict: dict[str, Any]) -> dict[str, Any]:
+    """End a loop; its last outputs."""
+    reason = verdict["reason"] or "max_iterations"
+    loop.ledger.append(f"{loop.name}/closed", {"reason": reason, "iteration": iteration})
+    here = iteration_catalog(loop, iteration)
+    return {name: here[name] for name in loop.pipeline.outputs() | {loop.settings.signal}}

@@ -110,3 +110,13 @@ def test_a_broken_line_is_quoted_without_personal_details(tmp_path):
         dataset(tmp_path / "t.jsonl").load()
 
     assert "firma" not in str(caught.value)
+
+
+def test_a_table_on_object_storage_is_put_whole_or_not_at_all(tmp_path):
+    file = dataset(f"memory:/{tmp_path}/t.jsonl")
+    file.save(pd.DataFrame({"a": ["007", None]}))
+
+    with pytest.raises(DatasetError, match="Out of range float"):
+        file.save(pd.DataFrame({"a": ["z", [float("inf")]]}))
+
+    assert [*file.load()["a"].fillna("none")] == ["007", "none"]

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from llamaduo.datasets import (
     AdapterDataset,
     BaseModelDataset,
+    CheckpointsDataset,
     InferenceDataset,
     JudgeDataset,
     ServiceLLMDataset,
@@ -55,6 +56,55 @@ def test_a_version_of_an_adapter_is_never_written_over(tmp_path, trained):
 
     with pytest.raises(DatasetError, match="must not exist"):
         adapter(tmp_path / "data").save(trained)
+
+
+def on_objects(folder):
+    return AdapterDataset(filepath=f"memory:/{folder}/adapter", version=Version("v1", "v1"))
+
+
+def test_an_adapter_on_object_storage_is_read_from_a_copy_on_this_machine(tmp_path, trained):
+    (trained / "checkpoint").mkdir()
+    (trained / "checkpoint/weights").write_bytes(b"1")
+
+    on_objects(tmp_path).save(trained)
+
+    folder = on_objects(tmp_path).load()
+    assert (folder / "manifest.json").read_text() == '{"rows": 3}'
+    assert (folder / "checkpoint/weights").read_bytes() == b"1"
+    assert on_objects(tmp_path).load() == folder  # downloaded once
+    assert json.loads(on_objects(tmp_path).preview()) == {"rows": 3}
+    with pytest.raises(DatasetError, match="must not exist"):
+        on_objects(tmp_path).save(trained)
+
+
+def test_an_adapter_whose_upload_broke_off_is_none(tmp_path, trained):
+    dataset, uploaded = on_objects(tmp_path), []
+    put_file = dataset._fs.put_file
+
+    class Broken(type(dataset._fs)):
+        def put_file(self, lpath, rpath, **options):
+            if uploaded:
+                raise OSError("no route to host")
+            uploaded.append(rpath)
+            put_file(lpath, rpath, **options)
+
+    dataset._fs = Broken()
+    with pytest.raises(DatasetError, match="no route to host"):
+        dataset.save(trained)
+
+    assert len(uploaded) == 1
+    assert not on_objects(tmp_path).exists()
+    with pytest.raises(DatasetError, match="no adapter in"):
+        on_objects(tmp_path).load()
+
+
+def test_what_needs_a_disk_refuses_an_url_and_says_where_to_name_a_folder():
+    url, told = "s3://bucket/llamaduo/x", r"needs a disk .* local_data in .*globals\.yml"
+
+    with pytest.raises(DatasetError, match=told):
+        CheckpointsDataset(filepath=url)
+    with pytest.raises(DatasetError, match=told):
+        ServiceLLMDataset(base_url="stand-in", model="m", journal={"filepath": url})
 
 
 def test_a_folder_without_a_model_is_refused_with_what_to_do(tmp_path):

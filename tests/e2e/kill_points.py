@@ -1,8 +1,8 @@
 """A hook that kills its own process at a named point; tests put it into a project's settings.
 
 ``KILL_AT`` is ``KIND:NAME@ITERATION``: ``node:fine_tune@2`` before a node, ``save:scores@1`` in
-the middle of a write (of an adapter: of its copy), ``commit:adapter@2`` after a save and before
-its commit.
+the middle of a write (of an adapter: of its copy), ``upload:adapter@2`` after the first object of
+a save to S3, ``commit:adapter@2`` after a save and before its commit.
 """
 
 import os
@@ -38,6 +38,11 @@ class KillPoint:
             LocalFileOpener.write = write_half_and_die
             shutil.copytree = copy_one_file_and_die
 
+        if self.reached("upload", dataset_name):
+            from s3fs import S3FileSystem
+
+            S3FileSystem._call_s3 = put_one_object_and_die(S3FileSystem._call_s3)
+
     @hook_impl(tryfirst=True)
     def after_dataset_saved(self, dataset_name):
         if self.reached("commit", dataset_name):
@@ -54,6 +59,16 @@ def copy_one_file_and_die(source, target):
     os.makedirs(target)
     shutil.copy(next(Path(source).glob("*.safetensors")), target)
     kill()
+
+
+def put_one_object_and_die(call_s3):
+    async def call(*arguments, **options):
+        result = await call_s3(*arguments, **options)
+        if "put_object" in arguments:
+            kill()
+        return result
+
+    return call
 
 
 def kill():

@@ -1,14 +1,20 @@
 """LoRA adapters."""
 
+import atexit
 import json
 import os
 import shutil
+import tempfile
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io.core import get_protocol_and_path
 from kedro_datasets._typing import JSONPreview
+
+from llamaduo.files import is_local
 
 MARKER = "adapter_config.json"
 
@@ -16,8 +22,9 @@ MARKER = "adapter_config.json"
 class AdapterDataset(AbstractVersionedDataset[Path, Path]):
     """A LoRA adapter as a versioned folder: safetensors, training log, manifest.
 
-    Saving takes a folder's files over and leaves the folder itself; loading gives the path, so
-    that the catalog's process needs no torch.
+    Saving takes a folder's files over and leaves the folder itself; loading gives a path on this
+    machine, so that the catalog's process needs no torch. From object storage a process downloads
+    each version once, to a temporary folder.
 
     ```yaml
     adapter:
@@ -25,6 +32,9 @@ class AdapterDataset(AbstractVersionedDataset[Path, Path]):
       filepath: data/06_models/adapter
       versioned: true
     ```
+
+    Args:
+        filepath: A folder, also on object storage (``s3://bucket/…``).
     """
 
     def __init__(
@@ -34,9 +44,10 @@ class AdapterDataset(AbstractVersionedDataset[Path, Path]):
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._fs = fsspec.filesystem("file")
+        protocol, path = get_protocol_and_path(filepath, version)
+        self._fs = fsspec.filesystem(protocol)
         super().__init__(
-            filepath=PurePosixPath(filepath),
+            filepath=PurePosixPath(path),
             version=version,
             exists_function=self._fs.exists,
             glob_function=self._fs.glob,
@@ -49,26 +60,40 @@ class AdapterDataset(AbstractVersionedDataset[Path, Path]):
         Raises:
             DatasetError: There is no adapter of this version.
         """
-        folder = Path(self._get_load_path())
-        if not (folder / MARKER).exists():
+        folder = self._get_load_path()
+        if not self._fs.exists(str(folder / MARKER)):
             raise DatasetError(f"no adapter in {folder}: expected {MARKER} and its weights")
-        return folder
+        return Path(folder) if is_local(self._fs) else _downloaded(self._fs, str(folder))
 
     def save(self, data: Path) -> None:
-        """Copy a folder whole: it appears under its name when all of it is on the disk."""
-        target = Path(self._get_save_path())
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(data, partial)
-        os.replace(partial, target)
+        """Copy a folder whole: to a disk under its name when all is written, or the marker last."""
+        target = self._get_save_path()
+        if is_local(self._fs):
+            partial = Path(target).with_name(f".{target.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(data, partial)
+            os.replace(partial, target)
+            return
+        for file in sorted(data.rglob("*"), key=lambda each: each.name == MARKER):
+            if file.is_file():
+                self._fs.put_file(str(file), str(target / file.relative_to(data).as_posix()))
 
     def preview(self) -> JSONPreview:
         """The manifest, for Kedro-Viz."""
-        manifest = Path(self._get_load_path()) / "manifest.json"
-        return JSONPreview(json.dumps(json.loads(manifest.read_text(encoding="utf-8"))))
+        manifest = self._fs.cat_file(str(self._get_load_path() / "manifest.json"))
+        return JSONPreview(json.dumps(json.loads(manifest)))
 
     def _exists(self) -> bool:
-        return (Path(self._get_load_path()) / MARKER).exists()
+        return bool(self._fs.exists(str(self._get_load_path() / MARKER)))
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, "version": self._version}
+
+
+@cache
+def _downloaded(files: fsspec.AbstractFileSystem, folder: str) -> Path:
+    """A copy of a version, which is never written over; for as long as this process runs."""
+    here = Path(tempfile.mkdtemp(prefix="llamaduo-adapter-"))
+    atexit.register(shutil.rmtree, here, ignore_errors=True)
+    files.get(folder, str(here / "adapter"), recursive=True)
+    return here / "adapter"

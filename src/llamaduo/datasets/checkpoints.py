@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from llamaduo.files import on_this_machine
+
 
 class CheckpointsDataset(AbstractDataset[NoReturn, Path]):
     """A folder on a local disk; each training keeps its checkpoints in a folder of its own.
@@ -19,7 +21,7 @@ class CheckpointsDataset(AbstractDataset[NoReturn, Path]):
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = Path(filepath)
+        self._filepath = on_this_machine(filepath, "a training's checkpoints")
         self.metadata = metadata
 
     def load(self) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,18 @@ class JSONLinesDataset(JSONDataset):
     def save(self, data: pd.DataFrame) -> None:
         """Write the rows; a missing value becomes ``null``.
 
-        A local file appears under its name when all of it is on the disk, so that whatever ends
-        the writing leaves the file of before.
+        A file appears under its name when all of it is written, so that whatever ends the writing
+        leaves the file of before.
         """
         path = get_filepath_str(self._get_save_path(), self._protocol)
-        is_local = self._protocol == "file"
-        written = str(Path(path).with_name(f".{Path(path).name}.partial")) if is_local else path
-        plain = data.astype(object).where(data.notna(), None)
-        with self._fs.open(written, "wb") as file:
-            for row in plain.to_dict("records"):
-                line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-                file.write(line.encode("utf-8") + b"\n")
-        if is_local:
-            os.replace(written, path)
+        if self._protocol == "file":
+            partial = str(Path(path).with_name(f".{Path(path).name}.partial"))
+            with self._fs.open(partial, "wb") as file:
+                file.writelines(_lines(data))
+            os.replace(partial, path)
+        else:
+            # An error while an object is open would put the half of it.
+            self._fs.pipe_file(path, b"".join(_lines(data)))
         self._invalidate_cache()
 
     def preview(self, nrows: int = 5) -> TablePreview:
@@ -68,6 +68,12 @@ class JSONLinesDataset(JSONDataset):
             [json.dumps(super().preview(nrows), ensure_ascii=False)]
         )
         return TablePreview(json.loads(shown))
+
+
+def _lines(data: pd.DataFrame) -> Iterator[bytes]:
+    plain = data.astype(object).where(data.notna(), None)
+    for row in plain.to_dict("records"):
+        yield json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
 
 
 def _row(line: bytes, path: str, number: int) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(filepath=PurePosixPath(dataset["filepath"]), version=version)
+        self._path: str = dataset["filepath"]
+        super().__init__(filepath=PurePosixPath(self._path), version=version)
         self._dataset_config = dataset
         self.metadata = metadata
 
@@ -48,7 +49,7 @@ class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
         if pin is None or is_before_first(pin):
             return None
         raise DatasetError(
-            f"version {pin} of {self._filepath} is gone, and this iteration goes on from it. "
+            f"version {pin} of {self._path} is gone, and this iteration goes on from it. "
             "Is the entry that made it still of the same type and filepath as this one?"
         )
 
@@ -67,4 +68,4 @@ class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
         return True  # None stands in for what is not there
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "version": self._version}
+        return {"filepath": self._path, "version": self._version}

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from kedro.io import AbstractDataset, DatasetError
 from pydantic import SecretStr
 
+from llamaduo.files import on_this_machine
 from llamaduo.service_llm.budget import PriceList
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.endpoints import Accepts, Limits, accepted_by
@@ -60,7 +61,7 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._model = model
-        self._journal = Path(journal["filepath"])
+        self._journal = on_this_machine(journal["filepath"], "the journal (SQLite)")
         self._limits = Limits(**limits or {})
         self._accepts = Accepts(**{**accepted_by(model).model_dump(), **(accepts or {})})
         priced = PriceList(**prices).usd_per_million_tokens if prices else {}

@@ -127,7 +127,7 @@ def _look_into(path: Path, places: Places, found: Findings) -> None:
 
 def _fixed(path: Path, places: Places) -> str:
     """Why a file is left whatever it holds."""
-    if is_within(path, [ledger.folder for ledger in places.ledgers]):
+    if is_within(path, [Path(ledger.folder) for ledger in places.ledgers]):
         return "the ledger is never changed"
     return "it belongs to an adapter" if (path.parent / MARKER).exists() else ""
 

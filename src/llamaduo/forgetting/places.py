@@ -20,6 +20,8 @@ ROLES = {
 }
 BASE_MODEL = {"config.json", "tokenizer_config.json"}
 """Files of a model as it came; what it knows it did not learn here."""
+ROOTS = ("data", "local_data")
+"""Of globals.yml."""
 ROOT = "data root"
 """In the place of an entry's name."""
 PARTIAL = ".partial"
@@ -42,7 +44,7 @@ class Places(NamedTuple):
     """Names of the files whose rows adapters have seen."""
     ledgers: list[Ledger]
     remote: list[str]
-    """URLs, which are not looked at."""
+    """URLs, which are not looked at; of those below another the other alone."""
 
     def files(self) -> list[Path]:
         """Each file once, and folders that cannot be listed; those of base models are left out."""
@@ -97,7 +99,8 @@ def places_of(project: Path) -> Places:
     roles = {role: of(names) for role, names in ROLES.items()}
     written = of({name for pipeline in pipelines.values() for name in pipeline.all_outputs()})
     inputs = (of(entries) - written).union(*roles.values())
-    ledgers = {ledger.folder for root in of([ROOT]) for ledger in ledgers_below(root)}
+    ledgers = {Path(each.folder) for root in of([ROOT]) for each in ledgers_below(root)}
+    urls = {path for path in set().union(*entries.values()) if "://" in path}
     return Places(
         roots=of(entries),
         made={path.name for path in written - inputs},
@@ -105,7 +108,7 @@ def places_of(project: Path) -> Places:
         roles=roles,
         training_sets={path.name for path in of(["training_set"])},
         ledgers=[Ledger(folder) for folder in ledgers | of(["ledger"])],
-        remote=sorted(path for path in set().union(*entries.values()) if "://" in path),
+        remote=sorted(url for url in urls if not any(url.startswith(f"{o}/") for o in urls)),
     )
 
 
@@ -115,7 +118,11 @@ def _catalog(folder: Path) -> dict[str, Any]:
         loader = settings.CONFIG_LOADER_CLASS(
             str(folder.parent), env=folder.name, **settings.CONFIG_LOADER_ARGS
         )
-        return {**loader["catalog"], ROOT: {"path": loader["globals"]["data"]}}
+        roots = {name: loader["globals"][name] for name in ROOTS if name in loader["globals"]}
+        return {
+            **loader["catalog"],
+            ROOT: {name: {"path": path} for name, path in roots.items()},
+        }
     except (MissingConfigException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise InputError(f"{folder} cannot be read; mend it first ({error})") from error
 
