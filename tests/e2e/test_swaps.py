@@ -1,90 +1,129 @@
-"""Data and models are swapped by YAML alone."""
+"""Each recipe of docs/swaps.md, in its very words."""
 
 import json
+import re
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from datasets import Dataset
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 
 from tests.fakes.openai_server import FakeOpenAI, completion
 
-
-def only_version(project, path):
-    (version,) = project.versions(path)
-    return version
-
-
-TEXT_ONLY = {"dtype": "str", "keep_default_na": False}
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs/swaps.md").read_text(encoding="utf-8")
+RECIPES = dict(re.findall(r"```yaml (\w+)\n(.*?)```", PAGE, re.DOTALL))
 
 
-@pytest.mark.parametrize(
-    ("entry", "ending", "write"),
-    [
-        ({"type": "pandas.CSVDataset", "load_args": TEXT_ONLY}, "csv", pd.DataFrame.to_csv),
-        ({"type": "pandas.ParquetDataset"}, "parquet", pd.DataFrame.to_parquet),
-    ],
-    ids=["csv", "parquet"],
-)
-def test_a_coverage_set_of_another_format_gives_the_same_training_set(
-    project, finished, entry, ending, write
-):
+def swap(project, *names, **edits):
+    """Put recipes into the environment, each a file of its own."""
+    for name in names:
+        text = RECIPES[name]
+        for old, new in edits.items():
+            text = text.replace(old, new)
+        (project.folder / f"conf/test/catalog_{name}.yml").write_text(text, encoding="utf-8")
+
+
+def catalog_of(project):
+    bootstrap_project(REPOSITORY)
+    source = str(project.folder / "conf")
+    with KedroSession.create(project.folder, env="test", conf_source=source) as session:
+        return session.load_context().catalog
+
+
+def coverage_train(project):
     source = project.folder / "data/01_raw/coverage_train.jsonl"
-    frame = pd.DataFrame([json.loads(line) for line in source.read_text().splitlines()])
-    write(frame, source.with_suffix(f".{ending}"), index=False)
-    source.unlink()
-    file = {"filepath": f"data/01_raw/coverage_train.{ending}"}
-    project.configure("catalog.yml", {"coverage_train": {**entry, **file}})
-
-    project.kedro("run", "--env=test", "--pipelines=data_synthesis")
-
-    path = "05_model_input/training_set.jsonl"
-    reference, _ = finished
-    (loop,) = reference.loops()
-    made = project.load(path, only_version(project, path))
-    assert made == reference.load(path, f"{loop}-i001")
+    return pd.DataFrame([json.loads(line) for line in source.read_text("utf-8").splitlines()])
 
 
-def test_another_base_model_folder_is_trained(after_a_loop):
-    project = after_a_loop
-    (loop,) = project.loops()
-    own = project.folder / "my-model"
-    shutil.copytree(project.folder / "data/06_models/random-2-layer", own)
-    project.configure("catalog.yml", {"base_model": {"filepath": "my-model"}})
-
-    afresh = "--params=fine_tuning.start=base"
-    project.kedro("run", "--env=test", "--pipelines=fine_tuning", afresh)
-
-    versions = project.versions("06_models/adapter")
-    (new,) = (version for version in versions if not version.startswith(loop))
-    folder = project.data / "06_models/adapter" / new
-    manifest = json.loads((folder / "adapter/manifest.json").read_text())
-    assert manifest["base_model"]["name_or_path"] == "my-model"
+WRITE = {
+    "csv": lambda table, path: table.to_csv(path.with_suffix(".csv"), index=False),
+    "parquet": lambda table, path: table.to_parquet(path.with_suffix(".parquet"), index=False),
+    "huggingface": lambda table, path: Dataset.from_pandas(table).save_to_disk(path),
+}
 
 
-def test_another_endpoint_and_ready_pairs_take_the_stand_ins_place(project):
-    ready = [
-        {"prompt": f"Triage this support ticket as JSON.\n{text}", "response": "{}"}
-        for text in (
-            "The zebra print on my lamp shade fades in sunlight",
-            "Could you reopen invoice fourteen for our auditors please",
-            "Notes from the meeting vanished once Quillow restarted itself",
-        )
-    ]
-    path = project.folder / "data/01_raw/ready_pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ready), encoding="utf-8")
+@pytest.mark.parametrize("recipe", WRITE)
+def test_a_coverage_file_of_another_format_holds_the_same_pairs(project, recipe):
+    before = catalog_of(project).load("coverage_train")
+    WRITE[recipe](coverage_train(project), project.folder / "data/01_raw/coverage_train")
+    (project.folder / "data/01_raw/coverage_train.jsonl").unlink()
+    swap(project, recipe)
+
+    after = catalog_of(project).load("coverage_train")
+
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_the_coverage_pipeline_writes_the_formats_that_the_catalog_names(project):
+    (project.folder / "data/01_raw/coverage_train.jsonl").rename(
+        project.folder / "data/01_raw/raw_pairs.jsonl"
+    )
+    swap(project, "huggingface")
+    shares = "--params=coverage.shares.train=1,coverage.shares.test=1,coverage.shares.holdout=1"
+
+    project.kedro("run", "--env=test", "--pipelines=coverage", shares)
+
+    assert len(catalog_of(project).load("coverage_train")) == 20
+
+
+def test_the_entry_of_a_model_of_the_hub_is_read(project):
+    (project.folder / "conf/test/catalog.yml").unlink()
+    swap(project, "hub")
+
+    spec = catalog_of(project).load("base_model")
+
+    assert (spec.name_or_path, spec.load_in_4bit) == ("HuggingFaceTB/SmolLM2-1.7B-Instruct", True)
+
+
+READY = [
+    {"prompt": f"Triage this support ticket as JSON.\n{text}", "response": "{}"}
+    for text in (
+        "The zebra print on my lamp shade fades in sunlight",
+        "Could you reopen invoice fourteen for our auditors please",
+        "Notes from the meeting vanished once Quillow restarted itself",
+    )
+]
+
+
+def test_a_loop_runs_with_all_of_it_swapped_but_the_coverage_set(project):
+    """Teacher, judge, base model, ready pairs, and the training set as Parquet."""
+    pairs = project.folder / "data/01_raw/my_pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in READY), encoding="utf-8")
+    shutil.copytree(project.folder / "data/06_models/random-2-layer", project.folder / "my-model")
+    (project.folder / "conf/test/catalog.yml").unlink()
     with FakeOpenAI() as server:
-        endpoint = {"base_url": server.base_url, "model": "another-model"}
-        project.configure("catalog.yml", {"service_llm": endpoint, "judge": endpoint})
-
+        address = {"http://127.0.0.1:8000/v1": server.base_url}
+        swap(project, "service_llm", "judge", **address)
+        swap(project, "base_model", "ready_pairs", "training_set")
         project.kedro("run", "--env=test", "--params=data_synthesis.pairs_per_iteration=2", code=2)
-
         asked = server.asked()
+
     (loop,) = project.loops()
-    rows = project.load("05_model_input/training_set.jsonl", f"{loop}-i002").decode().splitlines()
-    assert [json.loads(row)["prompt"] for row in rows[60:]] == [row["prompt"] for row in ready[:2]]
-    assert {body["model"] for body in asked} == {"another-model"}
+    path = f"05_model_input/training_set.parquet/{loop}-i002/training_set.parquet"
+    rows = pd.read_parquet(project.data / path)
+    assert list(rows["prompt"])[60:] == [row["prompt"] for row in READY[:2]]
+    assert not (project.data / "05_model_input/training_set.jsonl").exists()
+    manifest = project.data / f"06_models/adapter/{loop}-i002/adapter/manifest.json"
+    assert json.loads(manifest.read_text("utf-8"))["base_model"]["name_or_path"] == "my-model"
+    # Ready pairs stand in for the teacher, which is asked nothing.
+    assert {body["model"] for body in asked} == {"my-judge"}
     assert all("You judge" in body["messages"][0]["content"] for body in asked)
+
+
+def test_another_service_llm_is_asked_for_new_pairs(after_a_loop):
+    project = after_a_loop
+    with FakeOpenAI() as server:
+        swap(project, "service_llm", **{"http://127.0.0.1:8000/v1": server.base_url})
+        project.kedro("run", "--env=test", "--pipelines=data_synthesis")
+        asked = server.asked()
+
+    assert {body["model"] for body in asked} == {"my-teacher"}
+    assert any("new examples" in body["messages"][0]["content"] for body in asked)
 
 
 def test_a_vllm_server_answers_for_the_local_llm_as_the_adapter_of_the_iteration(after_a_loop):

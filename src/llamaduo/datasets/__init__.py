@@ -1,6 +1,7 @@
 """Catalog entries that kedro-datasets does not have."""
 
 from llamaduo.datasets.adapter import AdapterDataset
+from llamaduo.datasets.arrow_table import ArrowTableDataset
 from llamaduo.datasets.audit_groups import AuditGroupsDataset
 from llamaduo.datasets.base_model import BaseModelDataset
 from llamaduo.datasets.checkpoints import CheckpointsDataset
@@ -14,6 +15,7 @@ from llamaduo.datasets.service_llm import ServiceLLMDataset
 
 __all__ = [
     "AdapterDataset",
+    "ArrowTableDataset",
     "AuditGroupsDataset",
     "BaseModelDataset",
     "CheckpointsDataset",
