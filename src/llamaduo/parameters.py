@@ -116,7 +116,7 @@ class SynthesisParameters(Parameters):
     """The same against test and holdout prompts."""
     aimed_share: float = Field(0.0, ge=0, le=1)
     """Share of the requests whose seeds are drawn by what the evaluation before found weak; the
-    others walk through the whole coverage set. On the demo it does not help (README)."""
+    others walk through the whole coverage set. On the demo it does not help (docs/synthesis.md)."""
     strategies: dict[str, PositiveFloat] = Field({"self_instruct": 1.0}, min_length=1)
     """Prompt text of ``synthesis_prompts``: its share of the requests."""
     languages: list[str] | None = Field(None, min_length=1)
