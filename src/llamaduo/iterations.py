@@ -91,12 +91,26 @@ def drop_uncommitted(loop: Loop, iteration: int, catalog: DataCatalog) -> None:
             continue
         for name in node.outputs:
             dataset: Any = catalog.get(name)
-            if not isinstance(dataset, AbstractVersionedDataset) or dataset._version is None:
-                continue
-            folder = str(dataset._get_versioned_path(loop.version(iteration)).parent)
-            # The filesystem is an attribute of every versioned dataset of kedro-datasets and ours.
-            files = getattr(dataset, "_fs")  # noqa: B009
-            if files.exists(folder):
+            found = version_folder(dataset, loop.version(iteration))
+            if found and found.files.exists(found.path):
                 logger.warning("dropping the unfinished %s of %s", name, loop.version(iteration))
-                files.rm(folder, recursive=True)
-            dataset.release()
+                found.files.rm(found.path, recursive=True)
+            if found:
+                dataset.release()
+
+
+class VersionFolder(NamedTuple):
+    """Where a version of an entry lies; it need not exist."""
+
+    files: Any
+    """Its fsspec filesystem."""
+    path: str
+
+
+def version_folder(dataset: Any, at: str) -> VersionFolder | None:
+    """The folder of a version; None for an entry that has no versions."""
+    if not isinstance(dataset, AbstractVersionedDataset) or dataset._version is None:
+        return None
+    # The filesystem is an attribute of every versioned dataset of kedro-datasets and ours.
+    files = getattr(dataset, "_fs")  # noqa: B009
+    return VersionFolder(files, str(dataset._get_versioned_path(at).parent))

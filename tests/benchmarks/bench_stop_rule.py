@@ -23,7 +23,8 @@ from llamaduo.parameters import (
     FineTuningParameters,
     LoopParameters,
 )
-from llamaduo.pipelines.evaluation import decision, statistics
+from llamaduo import statistics
+from llamaduo.pipelines.evaluation import decision
 from llamaduo.pipelines.evaluation.assessment import assess_scores
 from llamaduo.pipelines.evaluation.judging import SCORES, score_prompts
 from llamaduo.service_llm.failures import Failure
