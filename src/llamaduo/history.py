@@ -3,7 +3,7 @@
 All values are read through the catalog, at an iteration's version, and from the ledger.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -115,9 +115,13 @@ def entries_of(loop: Loop) -> dict[int, dict[str, Any]]:
     return {}
 
 
-def version_folders(loop: Loop, iteration: int) -> list[VersionFolder]:
-    """The folders that an iteration has written, as far as they exist."""
-    named = (loop.catalog.get(name) for name in sorted(loop.pipeline.all_outputs()))
+def version_folders(loop: Loop, iteration: int, but: Iterable[str] = ()) -> list[VersionFolder]:
+    """The folders that an iteration has written, as far as they exist.
+
+    Args:
+        but: Entries to leave out.
+    """
+    named = (loop.catalog.get(name) for name in sorted(loop.pipeline.all_outputs() - {*but}))
     folders = (version_folder(dataset, loop.version(iteration)) for dataset in named)
     return [found for found in folders if found and found.files.exists(found.path)]
 
@@ -281,15 +285,18 @@ def prunable(loop: Loop) -> list[Removal]:
     """Complete iterations that are neither the best so far nor the last one.
 
     A resume reads what is carried from the last one, whose history holds the scores of all and
-    whose ``best_adapter`` is a copy. What an interrupted pruning has left is among them.
+    whose ``best_adapter`` is a copy. A part of the loop repeats the iteration that was completed
+    last of all, so that what was carried into that one stays too. What an interrupted pruning has
+    left is among them.
     """
     verdicts = loop.ledger.verdicts(loop.name)
     if not verdicts:
         return []
-    last = max(verdicts)
+    last, latest = max(verdicts), loop.ledger.last_complete()
     removals = []
     for number in sorted(set(verdicts) - {last, verdicts[last]["best_iteration"]}):
-        folders = version_folders(loop, number)
+        is_read = latest == (loop.name, number + 1)
+        folders = version_folders(loop, number, loop.settings.carry.values() if is_read else ())
         if folders or not loop.ledger.is_pruned(loop.name, number):
             size = sum(_size(folder) for folder in folders)
             removals.append(Removal(loop, number, size, folders))

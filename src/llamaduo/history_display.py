@@ -10,9 +10,9 @@ from rich.table import Table
 from llamaduo.history import SCORES, Compared, Iteration, LoopHistory, Removal
 
 WHAT_STAYS = """\
-Stays: the best and the last iteration of each loop with all scores of the others, what a resume
-reads, the journal, checkpoints, and what a part of the loop has written by itself (kedro run
---pipelines=…), which the ledger does not know."""
+Stays: the best and the last iteration of each loop with all scores of the others; what a resume
+reads, and what kedro run --pipelines=… reads to repeat the latest iteration; the journal, the
+checkpoints, and what parts of the loop have written, which the ledger does not know."""
 LEGEND = "* the best so far; lower bound: of the precision; cost: of the iteration alone"
 LEAST_P = 0.001
 DIGITS = 12
@@ -32,7 +32,11 @@ def show_loops(histories: list[LoopHistory], run: str) -> None:
         console.print(f"no loop yet; start one with: {run}")
         return
     for history in histories:
-        table = Table(title=f"{history.loop}: {history.ended or 'unfinished'}", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=f"{history.loop}: {history.ended or 'unfinished'}",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+        )
         for column in ("iteration", "pairs", *SCORES, "lower bound", "cost", "size"):
             table.add_column(column, justify="right", no_wrap=column != "lower bound")
         table.add_column("verdict")
