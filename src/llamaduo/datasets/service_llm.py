@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from kedro.io import AbstractDataset, DatasetError
 from pydantic import SecretStr
 
+from llamaduo.mistakes import validated
 from llamaduo.service_llm.budget import PriceList
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.endpoints import Accepts, Limits, accepted_by
@@ -61,11 +62,12 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         self._base_url = base_url.rstrip("/")
         self._model = model
         self._journal = Path(journal["filepath"])
-        self._limits = Limits(**limits or {})
-        self._accepts = Accepts(**{**accepted_by(model).model_dump(), **(accepts or {})})
-        priced = PriceList(**prices).usd_per_million_tokens if prices else {}
+        self._limits = validated(Limits, limits or {}, "limits")
+        known = accepted_by(model).model_dump()
+        self._accepts = validated(Accepts, {**known, **(accepts or {})}, "accepts")
+        priced = validated(PriceList, prices, "prices").usd_per_million_tokens if prices else {}
         self._price = priced.get(model)
-        self._privacy = PrivacySettings.model_validate(privacy)
+        self._privacy = validated(PrivacySettings, privacy, "privacy")
         self._api_key = SecretStr(((credentials or {}).get("api_key") or "").strip())
         self.metadata = metadata
 
