@@ -1,7 +1,9 @@
 """The project's commands: ``kedro run`` repeats the whole loop, a part of it runs once."""
 
+import copy
 import json
 import logging
+import re
 import shlex
 import signal
 import sqlite3
@@ -10,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 from kedro.framework.cli.project import run as kedro_run
@@ -21,6 +23,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 from kedro.utils import find_kedro_project
 from kedro.validation.exceptions import ParameterValidationError
+from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from llamaduo.errors import InputError
@@ -46,6 +49,8 @@ SLICES = (
 )
 GIVEN = "llamaduo.given"
 """Where the context keeps the words of the command line."""
+BETWEEN_PARAMETERS = re.compile(r",(?![^\[{]*[\]}])")
+"""A comma outside of brackets."""
 HONEST_MISS = 2
 """Exit code of a loop that ended without reaching its target."""
 
@@ -161,8 +166,22 @@ is read then comes from the last complete iteration.
 Exit code: 0 target reached (or a slice has run), 2 ended without reaching it, 1 failed,
 130 or 143 interrupted.
 """
+
+
+def split_params(context: click.Context, option: click.Parameter, value: Any) -> dict[str, Any]:
+    """Read ``--params`` as Kedro does, but a comma inside of brackets belongs to its value."""
+    if isinstance(value, dict):  # of --config
+        return value
+    items = [item.strip() for item in BETWEEN_PARAMETERS.split(value or "") if item.strip()]
+    if wrong := [item for item in items if not item.partition("=")[0] or "=" not in item]:
+        context.fail(f"--params: expected key=value, came {wrong[0]!r}")
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.from_dotlist(items)))
+
+
+PARAMS = copy.copy(next(option for option in kedro_run.params if option.name == "params"))
+PARAMS.callback = split_params
 OPTIONS = [
-    *kedro_run.params,
+    *(PARAMS if option.name == "params" else option for option in kedro_run.params),
     click.Option(
         ["--resume"],
         is_flag=False,
@@ -316,3 +335,24 @@ def prune(of_group: str | None, dry_run: bool, yes: bool, env: str | None) -> No
         for removal in removals:
             prune_iteration(removal)
         click.echo("done")
+
+
+@click.pass_context
+def _doctor(context: click.Context, /, env: str | None, params: dict[str, Any]) -> None:
+    from llamaduo.doctor import examine
+    from llamaduo.doctor_display import show
+
+    with _context(env, params) as project:
+        if show(examine(project, pipelines["__default__"])):
+            context.exit(1)
+
+
+DOCTOR = """Check in seconds what a run would meet: versions, GPU, disk, model, data, endpoints.
+
+Each endpoint is asked one cheap question, as before a run; nothing is generated or trained. The
+last lines estimate what a whole loop takes and costs.
+
+Exit code: 0 nothing to mend (there may be warnings), 1 otherwise.
+"""
+ENV_OPTION = copy.copy(next(option for option in kedro_run.params if option.name == "env"))
+cli.add_command(click.Command("doctor", params=[ENV_OPTION, PARAMS], callback=_doctor, help=DOCTOR))
