@@ -3,8 +3,9 @@
 import pytest
 from kedro.io import MemoryDataset
 
-from llamaduo.history import all_loops, history_of, prunable, prune
+from llamaduo.history import all_loops, history_of
 from llamaduo.ledger import Ledger
+from llamaduo.pruning import prunable, prune
 from llamaduo.runner import LoopRunner
 from tests.test_runner import double, make_catalog, pipeline, value, versions
 

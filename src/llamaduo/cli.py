@@ -317,9 +317,10 @@ def prune(of_group: str | None, dry_run: bool, yes: bool, env: str | None) -> No
 
     Exit code: 0 done, or nothing to prune; 1 refused, or failed.
     """
-    from llamaduo.history import all_loops, prunable
-    from llamaduo.history import prune as prune_iteration
+    from llamaduo.history import all_loops
     from llamaduo.history_display import show_removals
+    from llamaduo.pruning import prunable
+    from llamaduo.pruning import prune as prune_iteration
 
     with _context(env or of_group) as project, ExitStack() as held:
         found = all_loops(project.catalog, pipelines["__default__"])

@@ -6,18 +6,23 @@ import platform
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kedro.framework.context import KedroContext
+from kedro.io import DatasetError
 from kedro.pipeline import Pipeline
 
 from llamaduo import input_check, loop_estimate
+from llamaduo.datasets.judge import JudgeDataset
+from llamaduo.datasets.service_llm import ServiceLLMDataset
 from llamaduo.history import all_loops
 from llamaduo.history_display import megabytes
 from llamaduo.iterations import Loop
 from llamaduo.local_llm.base_model import BaseModelSpec
-from llamaduo.loop_estimate import Lengths, Plan
+from llamaduo.local_llm.shape import Shape, read_shape
+from llamaduo.loop_estimate import Plan
 from llamaduo.runner import PACKAGES
 from llamaduo.service_llm.budget import Account
 
@@ -44,15 +49,6 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-class Model(NamedTuple):
-    """What of a base model can be known without its weights."""
-
-    parameters: int
-    adapter: int
-    """Bytes of an adapter on it."""
-    tokenizer: Any
-
-
 class Patient(NamedTuple):
     """What all checks look at."""
 
@@ -72,16 +68,22 @@ def examine(context: KedroContext, pipeline: Pipeline) -> Iterator[Finding]:
     patient = Patient(context, catalog, loaded, problems, loops)
     yield from _versions(patient)
     yield from _hardware(loaded.get("base_model"))
-    model, *findings = _model(patient)
-    yield from findings
-    yield from _disk(patient, model)
+    spec: BaseModelSpec | None = loaded.get("base_model")
+    shape, fine_tuning = None, context.params["fine_tuning"]
+    if spec:
+        try:
+            shape = read_shape(spec, fine_tuning.target_modules, fine_tuning.lora_rank)
+            yield _model(spec, shape)
+        except (OSError, ValueError) as error:
+            yield Finding("base_model", "problem", str(error))
+    yield from _disk(patient, shape)
     yield from _entries(patient)
-    yield from _data(patient, model)
+    yield from _data(patient, shape)
     yield from _endpoints(patient)
     if loaded.keys() >= NEEDED:
         yield _cost(patient)
-        if model:
-            yield _time(patient, model)
+        if shape:
+            yield _time(patient, shape)
 
 
 def _versions(patient: Patient) -> Iterator[Finding]:
@@ -145,57 +147,20 @@ def _four_bit() -> Finding:
     return Finding("4-bit", "ok", f"bitsandbytes quantises on {device().type}")
 
 
-def _model(patient: Patient) -> Iterator[Any]:
-    """What is known of the base model, or None; then the findings."""
-    spec: BaseModelSpec | None = patient.loaded.get("base_model")
-    if spec is None:  # its entry tells why
-        return iter([None])
-    try:
-        model = _read_model(spec, patient.context.params["fine_tuning"].target_modules, patient)
-    except (OSError, ValueError) as error:
-        return iter([None, Finding("base_model", "problem", str(error), "")])
+def _model(spec: BaseModelSpec, shape: Shape) -> Finding:
     import torch
 
     found = (
-        f"{spec.portable_name}: {model.parameters / 1e6:.0f} M parameters, with a chat template; "
-        f"an adapter has {megabytes(model.adapter)}"
+        f"{spec.portable_name}: {shape.parameters / 1e6:.0f} M parameters, with a chat template; "
+        f"an adapter has {megabytes(shape.adapter)}"
     )
-    if model.parameters > TOO_LARGE_FOR_A_CPU and not torch.cuda.is_available():
+    if shape.parameters > TOO_LARGE_FOR_A_CPU and not torch.cuda.is_available():
         advice = "on a CPU a step takes many seconds; use a GPU, or a smaller model"
-        return iter([model, Finding("base_model", "warning", found, advice)])
-    return iter([model, Finding("base_model", "ok", found)])
+        return Finding("base_model", "warning", found, advice)
+    return Finding("base_model", "ok", found)
 
 
-def _read_model(spec: BaseModelSpec, modules: str | list[str], patient: Patient) -> Model:
-    """Its shape without its weights; the checks of a run among it."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from llamaduo.local_llm.base_model import (
-        load_generation_config,
-        load_tokenizer,
-        stop_token_ids,
-    )
-
-    tokenizer = load_tokenizer(spec)
-    stop_token_ids(load_generation_config(spec), tokenizer)
-    config = AutoConfig.from_pretrained(
-        spec.name_or_path, revision=spec.revision, trust_remote_code=False
-    )
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    rank = patient.context.params["fine_tuning"].lora_rank
-    adapter = sum(
-        rank * (layer.in_features + layer.out_features)
-        for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear)
-        and layer is not model.get_output_embeddings()
-        and (isinstance(modules, str) or name.rpartition(".")[2] in modules)
-    )
-    return Model(sum(each.numel() for each in model.parameters()), 4 * adapter, tokenizer)
-
-
-def _disk(patient: Patient, model: Model | None) -> Iterator[Finding]:
+def _disk(patient: Patient, shape: Shape | None) -> Iterator[Finding]:
     root = str(patient.context.config_loader["globals"]["data"])
     if "://" in root:
         yield Finding("disk", "ok", f"{root} is object storage, whose space is not looked at")
@@ -204,11 +169,11 @@ def _disk(patient: Patient, model: Model | None) -> Iterator[Finding]:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if model is None:
+    if shape is None:
         yield Finding("disk", "ok", f"{megabytes(free)} free at {root}")
         return
     iterations = patient.context.params["loop"].max_iterations
-    need = iterations * (2 * model.adapter + REPORTS) + CHECKPOINTS * model.adapter
+    need = iterations * (2 * shape.adapter + REPORTS) + CHECKPOINTS * shape.adapter
     found = (
         f"{megabytes(free)} free at {root}; a loop of {iterations} iterations needs about "
         f"{megabytes(need)} (per iteration two adapters and {megabytes(REPORTS)}, and checkpoints "
@@ -222,12 +187,12 @@ def _disk(patient: Patient, model: Model | None) -> Iterator[Finding]:
 def _entries(patient: Patient) -> Iterator[Finding]:
     for name, problems in patient.problems.items():
         for problem in problems:
-            yield Finding(name, "problem", problem)
+            yield Finding(name, "problem", problem.removeprefix(f"{name}: "))
     for warning in input_check.stray_entries(patient.catalog, patient.context.params["loop"]):
         yield Finding("catalog", "warning", warning, "a name that is not in use changes nothing")
 
 
-def _data(patient: Patient, model: Model | None) -> Iterator[Finding]:
+def _data(patient: Patient, shape: Shape | None) -> Iterator[Finding]:
     loaded, params = patient.loaded, patient.context.params
     least = params["evaluation"].min_prompts
     for name in PARTS:
@@ -241,10 +206,10 @@ def _data(patient: Patient, model: Model | None) -> Iterator[Finding]:
             yield Finding(name, "ok", f"{count} pairs")
     for problem in input_check.shared_prompts(loaded):
         yield Finding("splits", "problem", problem)
-    if model and "coverage_train" in loaded:
+    if shape and "coverage_train" in loaded:
         yield from _lengths(patient)
-    if model and "coverage_test" in loaded:
-        yield from _cut_off(patient, model)
+    if shape and "coverage_test" in loaded:
+        yield from _cut_off(patient, shape)
 
 
 def _lengths(patient: Patient) -> Iterator[Finding]:
@@ -266,10 +231,10 @@ def _lengths(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _cut_off(patient: Patient, model: Model) -> Iterator[Finding]:
+def _cut_off(patient: Patient, shape: Shape) -> Iterator[Finding]:
     limit = patient.context.params["evaluation"].decoding.max_new_tokens
     responses = list(_sample(patient.loaded["coverage_test"])["response"])
-    tokens = model.tokenizer(responses, add_special_tokens=False)["input_ids"]
+    tokens = shape.tokenizer(responses, add_special_tokens=False)["input_ids"]
     if longer := sum(len(each) >= limit for each in tokens):
         yield Finding(
             "lengths",
@@ -293,17 +258,17 @@ def _endpoints(patient: Patient) -> Iterator[Finding]:
             yield Finding(name, "warning", "is sent your pairs as they are", advice)
     for warning in input_check.same_models(models):
         yield Finding("judge", "warning", warning)
-    for problem in input_check.unpriced(models, settings):
-        yield Finding("budget", "problem", problem)
+    for sentence in input_check.unpriced(models, settings):
+        yield Finding("budget", "problem", sentence)
     account = Account(name="kedro doctor")
     for names, problem in input_check.ask_each(models, account, patient.loaded):
         model = models[names[0]]
         found = problem or f"{model.model} at {model.base_url} can be asked"
         yield Finding(", ".join(names), "problem" if problem else "ok", found)
     if inference := patient.loaded.get("inference"):
-        trouble: str | None = inference.check()
+        problem = inference.check()
         engine = inference.describe()["engine"]
-        yield Finding("inference", "problem" if trouble else "ok", trouble or engine)
+        yield Finding("inference", "problem" if problem else "ok", problem or engine)
 
 
 def _plan(patient: Patient) -> Plan:
@@ -319,8 +284,19 @@ def _plan(patient: Patient) -> Plan:
     )
 
 
+def _with_refused(patient: Patient) -> dict[str, Any]:
+    """Also service LLMs that cannot be asked, such as for want of a key: they have a price."""
+    found = dict(patient.loaded)
+    for name in ("service_llm", "judge"):
+        with suppress(DatasetError):  # its entry cannot be made, which another line says
+            dataset = patient.catalog.get(name)
+            if name not in found and isinstance(dataset, ServiceLLMDataset | JudgeDataset):
+                found[name] = dataset.unchecked()
+    return found
+
+
 def _cost(patient: Patient) -> Finding:
-    plan, models = _plan(patient), input_check.service_llms(patient.loaded)
+    plan, models = _plan(patient), input_check.service_llms(_with_refused(patient))
     prompts = patient.loaded["synthesis_prompts"], patient.loaded["judge_prompt"]
     estimates = loop_estimate.estimate_requests(plan, *prompts, models)
     parts = [
@@ -343,7 +319,7 @@ def _cost(patient: Patient) -> Finding:
     return Finding("cost", "ok", found)
 
 
-def _time(patient: Patient, model: Model) -> Finding:
+def _time(patient: Patient, shape: Shape) -> Finding:
     plan = _plan(patient)
     described = str(patient.catalog.get("base_model")._describe())
     for loop in reversed(patient.loops):
@@ -358,21 +334,11 @@ def _time(patient: Patient, model: Model) -> Finding:
                 f"about {minutes:.0f} min for {plan.loop.max_iterations} iterations, as loop "
                 f"{loop.name} took on this machine",
             )
-    lengths = _mean_lengths(model, _sample(patient.loaded["coverage_train"]))
-    minutes = loop_estimate.rough_seconds(plan, model.parameters, lengths) / 60
+    lengths = loop_estimate.mean_lengths(shape.tokenizer, _sample(patient.loaded["coverage_train"]))
+    minutes = loop_estimate.rough_seconds(plan, shape.parameters, lengths) / 60
     return Finding(
         "time",
         "ok",
         f"about {max(minutes, 1):.0f} min for {plan.loop.max_iterations} iterations, rough, within "
         "a factor of 3, by the speed of a matrix product; requests not counted",
     )
-
-
-def _mean_lengths(model: Model, pairs: Any) -> Lengths:
-    from llamaduo.local_llm.chat import encode_pair, to_messages
-
-    encoded = [
-        encode_pair(model.tokenizer, to_messages(pair["system"], pair["prompt"]), pair["response"])
-        for pair in pairs.to_dict("records")
-    ]
-    return Lengths(*(sum(map(len, part)) / len(encoded) for part in zip(*encoded, strict=True)))

@@ -1,4 +1,4 @@
-"""What the loops have come to, and which of it may go.
+"""What the loops have come to.
 
 All values are read through the catalog, at an iteration's version, and from the ledger.
 """
@@ -6,7 +6,7 @@ All values are read through the catalog, at an iteration's version, and from the
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from kedro.io import DatasetError
 from kedro.pipeline import Pipeline
@@ -62,15 +62,6 @@ class LoopHistory:
     iterations: list[Iteration]
 
 
-class Removal(NamedTuple):
-    """What pruning takes of an iteration."""
-
-    loop: Loop
-    iteration: int
-    bytes: int
-    folders: list[VersionFolder]
-
-
 def all_loops(catalog: Any, pipeline: Pipeline) -> list[Loop]:
     """Every loop of the ledger, the oldest first."""
     settings = LoopParameters.model_validate(catalog.load("params:loop"))
@@ -95,7 +86,7 @@ def history_of(loop: Loop) -> LoopHistory:
             obstacles=verdicts.get(number, {}).get("obstacles", []),
             **_figures(entries, number),
             seconds=_seconds(loop, number),
-            bytes=sum(_size(folder) for folder in version_folders(loop, number)),
+            bytes=sum(size_of(folder) for folder in version_folders(loop, number)),
         )
         for number in opened
     ]
@@ -178,7 +169,8 @@ def _seconds(loop: Loop, iteration: int) -> float | None:
     return round(took.total_seconds(), 1)
 
 
-def _size(folder: VersionFolder) -> int:
+def size_of(folder: VersionFolder) -> int:
+    """Bytes of all that is in it."""
     return int(folder.files.du(folder.path))
 
 
@@ -279,37 +271,3 @@ def _flat(value: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{above}{key}.")
         else:
             yield f"{above}{key}", item
-
-
-def prunable(loop: Loop) -> list[Removal]:
-    """Complete iterations that are neither the best so far nor the last one.
-
-    A resume reads what is carried from the last one, whose history holds the scores of all and
-    whose ``best_adapter`` is a copy. A part of the loop repeats the iteration that was completed
-    last of all, so that what was carried into that one stays too. What an interrupted pruning has
-    left is among them.
-    """
-    verdicts = loop.ledger.verdicts(loop.name)
-    if not verdicts:
-        return []
-    last, latest = max(verdicts), loop.ledger.last_complete()
-    removals = []
-    for number in sorted(set(verdicts) - {last, verdicts[last]["best_iteration"]}):
-        is_read = latest == (loop.name, number + 1)
-        folders = version_folders(loop, number, loop.settings.carry.values() if is_read else ())
-        if folders or not loop.ledger.is_pruned(loop.name, number):
-            size = sum(_size(folder) for folder in folders)
-            removals.append(Removal(loop, number, size, folders))
-    return removals
-
-
-def prune(removal: Removal) -> None:
-    """Remove what an iteration made.
-
-    The ledger says so first: from then on nobody is offered what may be half gone.
-    """
-    loop, number = removal.loop, removal.iteration
-    if not loop.ledger.is_pruned(loop.name, number):
-        loop.ledger.append(f"{place(loop.name, number)}/pruned", {"bytes": removal.bytes})
-    for folder in removal.folders:
-        folder.files.rm(folder.path, recursive=True)

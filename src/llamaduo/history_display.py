@@ -7,7 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from llamaduo.history import SCORES, Compared, Iteration, LoopHistory, Removal
+from llamaduo.history import SCORES, Compared, Iteration, LoopHistory
+from llamaduo.pruning import Removal
 
 WHAT_STAYS = """\
 Stays: the best and the last iteration of each loop with all scores of the others; what a resume

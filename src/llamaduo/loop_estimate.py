@@ -10,6 +10,7 @@ import pandas as pd
 
 from llamaduo.history import entries_of, history_of
 from llamaduo.iterations import Loop
+from llamaduo.local_llm.chat import encode_pair, to_messages
 from llamaduo.parameters import (
     EvaluationParameters,
     FairnessParameters,
@@ -87,14 +88,16 @@ def seconds_by(loop: Loop, plan: Plan) -> float:
     entries = entries_of(loop)
     rows = [row for row in history_of(loop).iterations if row.seconds and row.iteration in entries]
     trained = [entries[row.iteration]["training"] for row in rows]
-    per_step: float = sum(each["seconds"] for each in trained) / sum(
-        each["steps"] for each in trained
-    )
+    per_step = _total(trained, "seconds") / _total(trained, "steps")
     rest = sum((row.seconds or 0.0) - (row.training_seconds or 0.0) for row in rows) / len(rows)
     measured = entries[rows[0].iteration]["assessment"]["measured"]
-    answers = measured["prompts"] * measured["responses_per_prompt"]
     asked = len(plan.coverage["coverage_test"]) * plan.evaluation.responses_per_prompt
-    return per_step * sum(plan.steps) + rest * plan.loop.max_iterations * asked / float(answers)
+    share = asked / (measured["prompts"] * measured["responses_per_prompt"])
+    return float(per_step * sum(plan.steps) + rest * share * plan.loop.max_iterations)
+
+
+def _total(reports: list[dict[str, Any]], name: str) -> float:
+    return float(sum(report[name] for report in reports))
 
 
 def rough_seconds(plan: Plan, parameters: int, lengths: Lengths) -> float:
@@ -108,6 +111,16 @@ def rough_seconds(plan: Plan, parameters: int, lengths: Lengths) -> float:
     reading = DRAWING * parameters * plan.drawn * lengths.prompt / flops(WIDTH)
     drawing = DRAWING * parameters * drawn / flops(decoding.batch_size)
     return (training + reading + drawing) / EFFICIENCY + ELSE_S * plan.loop.max_iterations
+
+
+def mean_lengths(tokenizer: Any, pairs: pd.DataFrame) -> Lengths:
+    """Of pairs as the model reads them."""
+    encoded = [
+        encode_pair(tokenizer, to_messages(pair["system"], pair["prompt"]), pair["response"])
+        for pair in pairs.to_dict("records")
+    ]
+    prompts, responses = zip(*encoded, strict=True)
+    return Lengths(*(sum(map(len, part)) / len(encoded) for part in (prompts, responses)))
 
 
 def flops(rows: int) -> float:

@@ -81,6 +81,10 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         self._refuse_bad_endpoint()
         if self._privacy.detect == "presidio":
             _refuse_missing_model(self._privacy.model)
+        return self.unchecked()
+
+    def unchecked(self) -> ServiceLLM:
+        """A client for estimates; whether it could send is not looked at."""
         endpoint = url = self._base_url
         if endpoint == STAND_IN:
             from llamaduo.stand_in.server import edition, running_stand_in
