@@ -180,6 +180,10 @@ def split_params(context: click.Context, option: click.Parameter, value: Any) ->
 
 PARAMS = copy.copy(next(option for option in kedro_run.params if option.name == "params"))
 PARAMS.callback = split_params
+PARAMS.help = (
+    "Parameters by their names, such as loop.max_iterations=2,data_synthesis.languages=[en,de]; "
+    "all of them stand in src/llamaduo/parameters.py."
+)
 OPTIONS = [
     *(PARAMS if option.name == "params" else option for option in kedro_run.params),
     click.Option(

@@ -37,6 +37,7 @@ def show_loops(histories: list[LoopHistory], run: str) -> None:
             title=f"{history.loop}: {history.ended or 'unfinished'}",
             box=SIMPLE_HEAD,
             pad_edge=False,
+            padding=(0, 1, 0, 0),
         )
         for column in ("iteration", "pairs", *SCORES, "lower bound", "cost", "size"):
             table.add_column(column, justify="right", no_wrap=column != "lower bound")
@@ -60,7 +61,7 @@ def _cells(row: Iteration) -> Iterator[str]:
 
 def _verdict(row: Iteration) -> str:
     words = {
-        "open": "not complete",
+        "open": "open",
         "pruned": "pruned",
         "gone": "its reports are gone",
         "complete": "",
