@@ -35,7 +35,7 @@ def test_the_console_script_has_the_commands_that_kedro_finds():
     script = load_obj(project["project"]["scripts"]["llamaduo"].replace(":", "."))
 
     assert script is cli
-    assert set(cli.commands) == {"run", "forget"}
+    assert set(cli.commands) == {"run", "forget", "loops", "doctor"}
 
 
 def test_a_command_outside_of_a_project_says_so(tmp_path, monkeypatch):

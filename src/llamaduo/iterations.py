@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from fsspec import AbstractFileSystem
 from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
@@ -109,18 +108,10 @@ class CommitHook:
     def after_dataset_saved(self, dataset_name: str) -> None:
         """Make the data durable, commit, then let signals through."""
         dataset = self._catalog.get(dataset_name)
-        if isinstance(dataset, AbstractVersionedDataset):
-            bring_folder_to_disk(*_version_folder(dataset, self._version))
+        if found := version_folder(dataset, self._version):
+            bring_folder_to_disk(*found)
         self._ledger.append(f"{self._place}/committed/{dataset_name}", {"version": self._version})
         self._safe_point.leave_save(dataset_name)
-
-
-def _version_folder(
-    dataset: AbstractVersionedDataset[Any, Any], name: str
-) -> tuple[AbstractFileSystem, str]:
-    # The filesystem is an attribute of every versioned dataset of kedro-datasets and ours.
-    files = getattr(dataset, "_fs")  # noqa: B009
-    return files, str(dataset._get_versioned_path(name).parent)
 
 
 def drop_uncommitted(loop: Loop, part: Pipeline, iteration: int, catalog: DataCatalog) -> None:
@@ -138,10 +129,26 @@ def drop_uncommitted(loop: Loop, part: Pipeline, iteration: int, catalog: DataCa
             continue
         for name in node.outputs:
             dataset: Any = catalog.get(name)
-            if not isinstance(dataset, AbstractVersionedDataset) or dataset._version is None:
-                continue
-            files, folder = _version_folder(dataset, loop.version(iteration))
-            if files.exists(folder):
+            found = version_folder(dataset, loop.version(iteration))
+            if found and found.files.exists(found.path):
                 logger.warning("dropping the unfinished %s of %s", name, loop.version(iteration))
-                files.rm(folder, recursive=True)
-            dataset.release()
+                found.files.rm(found.path, recursive=True)
+            if found:
+                dataset.release()
+
+
+class VersionFolder(NamedTuple):
+    """Where a version of an entry lies; it need not exist."""
+
+    files: Any
+    """Its fsspec filesystem."""
+    path: str
+
+
+def version_folder(dataset: Any, at: str) -> VersionFolder | None:
+    """The folder of a version; None for an entry that has no versions."""
+    if not isinstance(dataset, AbstractVersionedDataset) or dataset._version is None:
+        return None
+    # The filesystem is an attribute of every versioned dataset of kedro-datasets and ours.
+    files = getattr(dataset, "_fs")  # noqa: B009
+    return VersionFolder(files, str(dataset._get_versioned_path(at).parent))

@@ -8,6 +8,7 @@ or nothing:
     <ledger>/<loop>/i001/opened.json
     <ledger>/<loop>/i001/committed/<dataset>.json      the dataset's version is complete
     <ledger>/<loop>/i001/verdict.json                  the iteration is complete
+    <ledger>/<loop>/i001/pruned.json                   what it made is removed, or about to be
     <ledger>/<loop>/closed.json                        the reason for which the loop ended
 
 Kedro's saves are not atomic, and its latest version is the last folder name in text order, so
@@ -105,8 +106,20 @@ class Ledger:
             f"no loop {loop} in {self.folder}; unfinished: {', '.join(open_loops) or 'none'}"
         )
 
+    def starts(self, loop: str) -> list[dict[str, Any]]:
+        """The facts of a loop's beginning and of each resume, in the order of time."""
+        events = [path for path in self._events(f"{loop}/*") if path.stem != "closed"]
+        found = [json.loads(self._files.cat_file(str(path))) for path in events]
+        return sorted(found, key=lambda facts: str(facts["at"]))
+
+    def is_pruned(self, loop: str, iteration: int) -> bool:
+        """Whether what an iteration made has been removed, or was about to be."""
+        return self.read(f"{place(loop, iteration)}/pruned") is not None
+
     def committed(self, loop: str, iteration: int) -> set[str]:
-        """Names of the datasets that an iteration has committed."""
+        """Names of the datasets that an iteration has committed; none of one that is pruned."""
+        if self.is_pruned(loop, iteration):
+            return set()
         return {path.stem for path in self._events(f"{place(loop, iteration)}/committed/*")}
 
     def verdicts(self, loop: str) -> dict[int, dict[str, Any]]:
@@ -117,11 +130,12 @@ class Ledger:
         }
 
     def last_complete(self) -> tuple[str, int] | None:
-        """Loop and iteration of the iteration that was completed last."""
+        """Loop and iteration of the iteration that was completed last, pruned ones left out."""
         complete = [
             (verdict["at"], loop, iteration)
             for loop in self.loops()
             for iteration, verdict in self.verdicts(loop).items()
+            if not self.is_pruned(loop, iteration)
         ]
         return max(complete)[1:] if complete else None
 

@@ -4,6 +4,7 @@ All in one place, and longer than other files for it: this is where users look a
 """
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Annotated, Any, Literal
 
 from jsonschema.exceptions import SchemaError
@@ -95,7 +96,9 @@ class JudgingParameters(Parameters):
     best_of: int = Field(1, ge=1)
     """Of so many pairs of one request the best is kept; 1 keeps all that are not poor."""
     max_tokens: int = Field(256, ge=1)
+    """The most tokens that the judge may answer with."""
     temperature: float | None = Field(0.0, ge=0, le=2)
+    """None leaves it to the endpoint."""
 
 
 class SynthesisParameters(Parameters):
@@ -199,6 +202,7 @@ class FineTuningParameters(Parameters):
     batch_size: int = Field(4, ge=1)
     """Pairs per step and device."""
     gradient_accumulation_steps: int = Field(1, ge=1)
+    """Batches per step."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     max_length: int = Field(1024, ge=16)
@@ -206,9 +210,13 @@ class FineTuningParameters(Parameters):
     max_too_long: float = Field(0.05, ge=0, le=1)
     """The largest share of pairs that may be left out for it."""
     lora_rank: int = Field(16, ge=1)
+    """Of the adapter (Hu et al. 2021): the higher, the more it can learn, and the larger it is."""
     lora_alpha: int = Field(32, ge=1)
+    """The adapter counts alpha ÷ rank times."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that each step leaves out."""
     target_modules: str | list[str] = "all-linear"
+    """The layers that get an adapter: names, a regular expression, or all linear ones."""
     use_rslora: bool = False
     """Scale by alpha ÷ √rank (Kalajdzievski 2023), for high ranks."""
     use_dora: bool = False
@@ -216,11 +224,19 @@ class FineTuningParameters(Parameters):
     neftune_noise_alpha: PositiveFloat | None = None
     """Noise on the embeddings while training (Jain et al. 2023)."""
     preference: PreferenceParameters = PreferenceParameters.model_validate({})
+    """What follows where SFT has come to its plateau."""
     seed: int = 1
+    """Of the training: first weights, order of the pairs, dropout."""
     launcher: Literal["subprocess", "accelerate"] = "subprocess"
     """``subprocess`` trains in one process, ``accelerate`` in several on this machine."""
     accelerate_config: FilePath | None = None
     """What ``accelerate config`` has written; it says how many processes."""
+
+    def steps(self, rows: int, epochs: float, processes: int = 1) -> int:
+        """Steps of a training on so many pairs."""
+        per_step = self.batch_size * self.gradient_accumulation_steps * processes
+        steps = round(epochs * ceil(rows / per_step))
+        return min(max(steps, self.min_steps), self.max_steps)
 
     @model_validator(mode="after")
     def _config_of_the_launcher(self) -> "FineTuningParameters":
@@ -240,17 +256,22 @@ class DecodingParameters(Parameters):
     temperature: float = Field(0.7, ge=0)
     """0 decodes greedily."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """The likeliest tokens that together have this probability are drawn from."""
     max_new_tokens: int = Field(256, ge=1)
+    """A longer response is cut off, and counted."""
     batch_size: int = Field(32, ge=1)
     """Sequences that are generated together."""
     seed: int = 1
+    """Of the draws."""
 
 
 class EvaluationParameters(Parameters):
     """``params:evaluation``. Scores, targets and thresholds are on the judge's scale, 0–100."""
 
     target_similarity: float = Field(ge=0, le=100)
+    """To be reached together with that of the precision."""
     target_precision: float = Field(ge=0, le=100)
+    """To be reached together with that of the similarity."""
     verdict: Literal["lower_bound", "mean"] = "lower_bound"
     """``lower_bound``: both one-sided lower bounds reach their target; ``mean``: both means do
     (the rule of the LlamaDuo paper)."""
@@ -267,8 +288,11 @@ class EvaluationParameters(Parameters):
     judgements_per_response: int = Field(1, ge=1)
     """M."""
     judge_max_tokens: int = Field(256, ge=1)
+    """The most tokens of a judgement."""
     judge_temperature: float | None = Field(0.0, ge=0, le=2)
+    """None leaves it to the endpoint."""
     decoding: DecodingParameters
+    """How the local LLM answers."""
     patience: int = Field(3, ge=1)
     """Iterations without a proven gain that end the loop as a plateau."""
     margin: float = Field(5.0, gt=0, le=100)
@@ -307,8 +331,11 @@ class FairnessLimits(Parameters):
     """This and what follows: texts of the service LLM over those of the coverage set, and answers
     of the local LLM over the references."""
     stereotype_excess: float = Field(5.0, ge=0, le=100)
+    """Texts with a group beside a word that stereotypes it."""
     refusal_excess: float = Field(2.0, ge=0, le=100)
+    """Texts that decline the task."""
     hedge_excess: float = Field(5.0, ge=0, le=100)
+    """Texts that hedge."""
 
 
 class FairnessParameters(Parameters):
@@ -319,6 +346,7 @@ class FairnessParameters(Parameters):
     pairs of the iteration, the coverage set's included, until a label is as frequent in both
     groups, and reports what remains; ``stop`` reports, and ends the loop as unfair."""
     limits: FairnessLimits = FairnessLimits.model_validate({})
+    """The most by which two shares may differ."""
     sample: int = Field(60, ge=1)
     """Test prompts that are asked again in the words of other groups."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
@@ -349,8 +377,11 @@ class Shares(Parameters):
     """How the pairs are shared out; only the ratios count."""
 
     train: PositiveFloat = 0.5
+    """Of ``coverage_train``."""
     test: PositiveFloat = 0.25
+    """Of ``coverage_test``."""
     holdout: PositiveFloat = 0.25
+    """Of ``coverage_holdout``."""
 
     def of(self, count: int) -> dict[str, float]:
         """What each split gets of a number of pairs."""
@@ -371,6 +402,7 @@ class CoverageParameters(Parameters):
     """A conversation of several turns cannot be used, or its last prompt and answer are taken, with
     the system message."""
     shares: Shares = Shares()
+    """What each split gets."""
     max_similarity: float = Field(0.7, gt=0, le=1)
     """ROUGE-L F1 from which two prompts are near-duplicates, which stay in one split."""
     seed: int = 1

@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import PurePosixPath
 from typing import Any
@@ -33,6 +34,7 @@ def enter_start(loop: Loop, *, resumed: bool) -> None:
             for name in sorted(loop.pipeline.inputs() - set(loop.settings.carry))
             if not name.startswith("params:")
         },
+        "host": socket.gethostname(),
         "pid": os.getpid(),
     }
     if not resumed:

@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from llamaduo import statistics
 from llamaduo.parameters import (
     EvaluationParameters,
     FairnessParameters,
     FineTuningParameters,
     LoopParameters,
 )
-from llamaduo.pipelines.evaluation import decision, statistics
+from llamaduo.pipelines.evaluation import decision
 from llamaduo.pipelines.evaluation.assessment import assess_scores
 from llamaduo.pipelines.evaluation.judging import SCORES, score_prompts
 from llamaduo.service_llm.failures import Failure

@@ -2,7 +2,6 @@ import json
 
 import pytest
 from kedro.io import DataCatalog, DatasetError, Version
-from pydantic import ValidationError
 
 from llamaduo.datasets import (
     AdapterDataset,
@@ -12,6 +11,7 @@ from llamaduo.datasets import (
     JudgeDataset,
     ServiceLLMDataset,
 )
+from llamaduo.errors import InputError
 from llamaduo.local_llm.engines import TransformersEngine
 
 PRICE = {"input": 2, "output": 8}
@@ -180,7 +180,7 @@ def test_a_base_url_that_carries_a_secret_is_refused_without_showing_it(tmp_path
 
 
 def test_a_limit_that_is_misspelt_is_refused(tmp_path):
-    with pytest.raises(ValidationError, match="rpm"):
+    with pytest.raises(InputError, match=r"^limits.rpm: there is no such key; known are attempts"):
         service("https://api.example.com/v1", tmp_path, limits={"rpm": 500})
 
 

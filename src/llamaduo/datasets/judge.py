@@ -56,6 +56,10 @@ class JudgeDataset(AbstractDataset[NoReturn, Judge]):
             )
         return judge
 
+    def unchecked(self) -> Judge:
+        """A jury for estimates; whether it could be asked is not looked at."""
+        return Judge(tuple(member.unchecked() for member in self._members))
+
     def save(self, data: NoReturn) -> NoReturn:
         """A judge is an input."""
         raise DatasetError("a judge is never written")

@@ -9,6 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 from pydantic import SecretStr
 
 from llamaduo.files import on_this_machine
+from llamaduo.mistakes import validated
 from llamaduo.service_llm.budget import PriceList
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.endpoints import Accepts, Limits, accepted_by
@@ -62,11 +63,12 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         self._base_url = base_url.rstrip("/")
         self._model = model
         self._journal = on_this_machine(journal["filepath"], "the journal (SQLite)")
-        self._limits = Limits(**limits or {})
-        self._accepts = Accepts(**{**accepted_by(model).model_dump(), **(accepts or {})})
-        priced = PriceList(**prices).usd_per_million_tokens if prices else {}
+        self._limits = validated(Limits, limits or {}, "limits")
+        known = accepted_by(model).model_dump()
+        self._accepts = validated(Accepts, {**known, **(accepts or {})}, "accepts")
+        priced = validated(PriceList, prices, "prices").usd_per_million_tokens if prices else {}
         self._price = priced.get(model)
-        self._privacy = PrivacySettings.model_validate(privacy)
+        self._privacy = validated(PrivacySettings, privacy, "privacy")
         self._api_key = SecretStr(((credentials or {}).get("api_key") or "").strip())
         self.metadata = metadata
 
@@ -80,6 +82,10 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
         self._refuse_bad_endpoint()
         if self._privacy.detect == "presidio":
             _refuse_missing_model(self._privacy.model)
+        return self.unchecked()
+
+    def unchecked(self) -> ServiceLLM:
+        """A client for estimates; whether it could send is not looked at."""
         endpoint = url = self._base_url
         if endpoint == STAND_IN:
             from llamaduo.stand_in.server import edition, running_stand_in

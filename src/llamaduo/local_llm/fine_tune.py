@@ -182,10 +182,7 @@ def has_ended(state: TrainerState) -> bool:
 
 def step_budget(job: TrainingJob, rows: int, processes: int) -> int:
     """Steps of a training: its epochs, between the least and the most that are allowed."""
-    parameters = job.parameters
-    per_step = parameters.batch_size * parameters.gradient_accumulation_steps * processes
-    steps = round(job.epochs * math.ceil(rows / per_step))
-    return min(max(steps, parameters.min_steps), parameters.max_steps)
+    return job.parameters.steps(rows, job.epochs, processes)
 
 
 def training_arguments(

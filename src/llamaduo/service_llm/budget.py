@@ -24,6 +24,7 @@ class Caps(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     usd: NonNegativeFloat | None = None
+    """US dollars; the price of each model must be known."""
     tokens: NonNegativeInt | None = None
     """Prompt and completion tokens together."""
     requests: NonNegativeInt | None = None
@@ -36,7 +37,9 @@ class Account(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = ""
+    """In the journal; the loop's."""
     caps: Caps = Caps()
+    """The most that it may spend."""
 
 
 class Price(BaseModel):
@@ -45,7 +48,9 @@ class Price(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: NonNegativeFloat
+    """Of prompts."""
     output: NonNegativeFloat
+    """Of answers."""
 
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
         """US dollars."""
@@ -58,8 +63,11 @@ class PriceList(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     date: str
+    """When the prices were read."""
     source: str
+    """Where they were read."""
     usd_per_million_tokens: dict[str, Price] = Field(default_factory=dict)
+    """Model id: its price."""
 
 
 class Cost(NamedTuple):

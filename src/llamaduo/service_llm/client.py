@@ -47,6 +47,10 @@ logger = logging.getLogger(__name__)
 TOKENS_PER_SECOND = 50
 """Of an answer as it is written, before there is one."""
 PREFLIGHT = "preflight"
+ASKING, JUDGING = "asking for pairs", "judging"
+"""What requests are for, in the journal, which learns by it what such requests cost."""
+JUDGEMENT_TOKENS = 20
+"""About: two scores as JSON."""
 PREFLIGHT_TOKENS = 32
 CHECK_S = 9.0
 """The preflight request may take this long."""

@@ -17,10 +17,10 @@ from llamaduo.pipelines.evaluation.audit_cases import (
     choose_audit_cases,
 )
 from llamaduo.pipelines.evaluation.judging import ask_judge, parse_judgements
-from llamaduo.pipelines.evaluation.statistics import describe_gain
 from llamaduo.schemas import AuditCases, HumanScores
 from llamaduo.service_llm.budget import Account
 from llamaduo.service_llm.jury import Judge
+from llamaduo.statistics import describe_gain
 from tests.fakes.openai_server import FakeOpenAI, completion
 from tests.pipelines.evaluation.tables import LOOP, MEASUREMENT, pairs, parameters
 from tests.service_llm.conftest import service_at

@@ -12,7 +12,7 @@ from llamaduo.pipelines.data_synthesis.reading import read_pairs
 from llamaduo.schemas import SynthesisReplies
 from llamaduo.service_llm.answers import Reply, reply_columns
 from llamaduo.service_llm.budget import expected_tokens
-from llamaduo.service_llm.client import Request, ServiceLLM
+from llamaduo.service_llm.client import ASKING, Request, ServiceLLM
 from llamaduo.service_llm.text import fill
 
 PAIRS_SCHEMA = {
@@ -69,7 +69,7 @@ def ask_service_llm(
         ]
         return service_llm.complete_all(requests, what, iteration.account)
 
-    replies = ask(seeds, 1, "asking for pairs")
+    replies = ask(seeds, 1, ASKING)
     # What failed is not asked again here: the client has tried as often as that can help.
     missing = [
         seed_pairs - _pairs_in(reply) if reply.failure is None else 0

@@ -7,7 +7,7 @@ import pandas as pd
 
 from llamaduo.parameters import EvaluationParameters, FineTuningParameters, LoopParameters
 from llamaduo.pipelines.evaluation.judging import SCORES
-from llamaduo.pipelines.evaluation.statistics import (
+from llamaduo.statistics import (
     describe_gain,
     is_gain_unproven,
     is_loss_proven,

@@ -13,15 +13,15 @@ import pandas as pd
 from llamaduo.parameters import EvaluationParameters, LoopParameters
 from llamaduo.pipelines.evaluation.audit_cases import WORTHLESS
 from llamaduo.pipelines.evaluation.judging import SCORES
-from llamaduo.pipelines.evaluation.statistics import (
+from llamaduo.service_llm.failures import Failure
+from llamaduo.service_llm.text import HIGHEST_SCORE
+from llamaduo.statistics import (
     describe_gain,
     judge_spread,
     mean_and_error,
     paired_gains,
     rounded,
 )
-from llamaduo.service_llm.failures import Failure
-from llamaduo.service_llm.text import HIGHEST_SCORE
 
 logger = logging.getLogger(__name__)
 

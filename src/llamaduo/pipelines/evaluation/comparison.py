@@ -9,9 +9,9 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.engines import InferenceEngine
 from llamaduo.parameters import EvaluationParameters
 from llamaduo.pipelines.evaluation.judging import SCORES, prompt_version
-from llamaduo.pipelines.evaluation.statistics import bootstrap_interval, rounded
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
+from llamaduo.statistics import bootstrap_interval, rounded
 
 SERVICE_LLM = "service LLM itself"
 """Name of the baseline that the local LLM is measured by."""

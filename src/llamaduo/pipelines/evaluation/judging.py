@@ -10,7 +10,7 @@ import pandas as pd
 from llamaduo.parameters import EvaluationParameters, IterationParameters
 from llamaduo.schemas import Judgements, JudgeReplies, Scores
 from llamaduo.service_llm.answers import reply_columns
-from llamaduo.service_llm.client import Request
+from llamaduo.service_llm.client import JUDGEMENT_TOKENS, JUDGING, Request
 from llamaduo.service_llm.failures import Failure
 from llamaduo.service_llm.jury import Judge
 from llamaduo.service_llm.text import HIGHEST_SCORE, fill, read_json, read_score
@@ -20,9 +20,6 @@ logger = logging.getLogger(__name__)
 SCORES = ("similarity", "precision")
 SHOWN = ("system", "prompt", "reference", "response")
 """What the judge is shown of a case; no system message where there is none."""
-
-JUDGEMENT_TOKENS = 20
-"""About: two scores as JSON."""
 
 JUDGEMENT_SCHEMA = {
     "name": "judgement",
@@ -59,7 +56,7 @@ def ask_judge(
         .merge(references[["id", "system", "prompt", "reference"]], on="id", how="left")
         .merge(repeats, how="cross")
     )
-    return judge_cases(cases, judge_prompt, judge, evaluation, iteration, "judging")
+    return judge_cases(cases, judge_prompt, judge, evaluation, iteration, JUDGING)
 
 
 def judge_cases(

@@ -21,7 +21,7 @@ from llamaduo.labels import Labels, each_label, find_labels, read_labels
 from llamaduo.near_duplicates import Tokenizer, similarity
 from llamaduo.parameters import FairnessParameters, LoopParameters
 from llamaduo.pipelines.evaluation.counterfactuals import AS_WRITTEN, BASE, SAME_GROUP
-from llamaduo.pipelines.evaluation.statistics import describe_gain, exact_interval
+from llamaduo.statistics import describe_gain, exact_interval
 
 logger = logging.getLogger(__name__)
 

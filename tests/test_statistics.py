@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from llamaduo.pipelines.evaluation.statistics import (
+from llamaduo.statistics import (
     bootstrap_interval,
     describe_gain,
     exact_interval,

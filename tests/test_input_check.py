@@ -6,7 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from llamaduo.datasets import InferenceDataset
 from llamaduo.errors import InputError
-from llamaduo.hooks import InputCheck
+from llamaduo.input_check import InputCheck
 from tests.fakes.openai_server import FakeOpenAI
 
 
