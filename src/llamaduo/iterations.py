@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 
+from llamaduo.errors import InputError
 from llamaduo.ledger import Ledger, version
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account
@@ -49,6 +50,33 @@ def pinned_versions(
     """
     own, previous = version(loop, iteration), version(loop, iteration - 1)
     return {**dict.fromkeys(made, own), **dict.fromkeys(settings.carry, previous)}
+
+
+def chosen_iteration(at: object, ledger: Ledger) -> tuple[str, int]:
+    """The loop and the complete iteration that ``--params=at=...`` names.
+
+    Args:
+        at: The number of an iteration, or ``best`` for the best one by the loop's last verdict; of
+            the loop in which an iteration was completed last, or of the one named as ``<loop>/``
+            before it.
+
+    Raises:
+        InputError: There is no such iteration; the message lists those that there are.
+    """
+    complete = {name: ledger.verdicts(name) for name in ledger.loops()}
+    loop, _, which = str(at).rpartition("/")
+    if not loop and (last := ledger.last_complete()):
+        loop, _ = last
+    verdicts = complete.get(loop, {})
+    if which == "best" and verdicts:
+        which = str(verdicts[max(verdicts)]["best_iteration"])
+    if which.isdecimal() and int(which) in verdicts:
+        return loop, int(which)
+    there_are = [f"{name}/{number}" for name, found in complete.items() for number in found]
+    raise InputError(
+        f"at={at} names no complete iteration; complete are {', '.join(there_are) or 'none yet'}. "
+        "A number alone, or best, is of the loop in which one was completed last"
+    )
 
 
 def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:

@@ -3,11 +3,11 @@
 import logging
 
 from llamaduo.files import OwnerOnly
-from llamaduo.hooks import InputCheck, SlicePins
+from llamaduo.hooks import InputCheck, Pins
 from llamaduo.progress_hook import Progress
 
 # The last hook whose turn is last comes last of all: what a check refuses changes no umask.
-HOOKS = (SlicePins(), InputCheck(), Progress(), OwnerOnly())
+HOOKS = (Pins(), InputCheck(), Progress(), OwnerOnly())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
