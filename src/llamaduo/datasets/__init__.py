@@ -11,15 +11,18 @@ from llamaduo.datasets.previous import PreviousDataset
 from llamaduo.datasets.prompt import PromptDataset, PromptFolderDataset
 from llamaduo.datasets.raw_pairs import RawPairsDataset
 from llamaduo.datasets.service_llm import ServiceLLMDataset
+from llamaduo.datasets.text import CardDataset, PageDataset
 
 __all__ = [
     "AdapterDataset",
     "AuditGroupsDataset",
     "BaseModelDataset",
+    "CardDataset",
     "CheckpointsDataset",
     "InferenceDataset",
     "JSONLinesDataset",
     "JudgeDataset",
+    "PageDataset",
     "PreviousDataset",
     "PromptDataset",
     "PromptFolderDataset",
