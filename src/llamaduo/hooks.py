@@ -79,6 +79,10 @@ class Pins:
         if is_whole_loop(pipeline, settings) and "LoopRunner" in run_params["runner"]:
             _refuse_to_begin_inside(pipeline, catalog, named)
             return
+        if not is_whole_loop(pipeline, settings):
+            # By this key, which Kedro itself has dropped, Kedro-Viz knows a part; else it would take
+            # the place of the last loop in the Workflow view.
+            run_params["pipeline_name"] = "a part of the loop"
         ledger: Ledger = catalog.load(settings.ledger)
         complete = ledger.last_complete()
         if AT in catalog:
