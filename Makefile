@@ -57,7 +57,7 @@ format: $(STAMP)  ## rewrite the code as lint wants it
 	$(BIN)/ruff format .
 
 viz: $(STAMP)  ## lineage and previews in the browser, on this machine alone
-	$(BIN)/kedro viz run --host 127.0.0.1
+	$(BIN)/kedro viz run --include-hooks --host 127.0.0.1
 
 bench: install  ## benchmarks, each a ratio within one run
 	$(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' -s

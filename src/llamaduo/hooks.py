@@ -1,6 +1,5 @@
-"""What happens before a part of the loop runs: it is pinned to what is committed."""
+"""What is looked at, or run in part, is pinned to what is committed."""
 
-import logging
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
@@ -10,7 +9,7 @@ from kedro.pipeline import Pipeline
 
 from llamaduo.attachment import pin_attached
 from llamaduo.errors import InputError
-from llamaduo.iterations import is_whole_loop, pinned_versions
+from llamaduo.iterations import AT, chosen_iteration, is_whole_loop, pinned_versions
 from llamaduo.ledger import Ledger, version
 from llamaduo.parameters import (
     IterationParameters,
@@ -20,37 +19,52 @@ from llamaduo.service_llm.budget import Account
 
 NO_VERSION = version("none", 0)
 """Never made: a load of it finds nothing."""
-NEAR = 0.7
-"""ROUGE-L F1."""
-SAME_MODEL = (
-    "%s is both teacher and judge; a model favours what it taught (arXiv 2502.01534). Let another "
-    "model judge, or add one to the jury"
-)
-
-logger = logging.getLogger(__name__)
 
 
-class SlicePins:
-    """Lets a part of the loop read what is committed, whatever lies in newer folders."""
+class Pins:
+    """Lets what is looked at, or run in part, be of one iteration that is committed."""
+
+    @hook_impl
+    def after_catalog_created(
+        self,
+        catalog: DataCatalog,
+        parameters: dict[str, Any],
+        load_versions: dict[str, str] | None,
+    ) -> None:
+        """With ``--params=at=...``, read all of that iteration: in Kedro-Viz, notebooks and runs.
+
+        Raises:
+            InputError: There is no such iteration.
+        """
+        if f"params:{AT}" not in parameters:
+            return
+        settings = LoopParameters.model_validate(catalog.load("params:loop"))
+        ledger: Ledger = catalog.load(settings.ledger)
+        chosen = chosen_iteration(catalog.load(f"params:{AT}"), ledger)
+        pins = pinned_versions(ledger.committed(*chosen), settings, *chosen)
+        for name in pins.keys() - (load_versions or {}).keys():
+            _pin(catalog.get(name), pins[name])
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Pin the free inputs of a slice; versions that the user names stay."""
+        """Pin the free inputs of a part of the loop; versions that the user names stay."""
         if pin_attached(run_params, pipeline, catalog):
             return
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
         named = set(run_params["load_versions"] or {})
         if is_whole_loop(pipeline, settings) and "LoopRunner" in run_params["runner"]:
-            if made := named & pipeline.all_outputs():
-                raise InputError(
-                    f"--load-versions names {', '.join(sorted(made))}, which the loop makes anew "
-                    "in each iteration; run a part of it, such as --pipelines=evaluation"
-                )
+            _refuse_to_begin_inside(pipeline, catalog, named)
             return
+        if not is_whole_loop(pipeline, settings):
+            # By this key, which Kedro itself has dropped, Kedro-Viz knows a part; else it would
+            # take the place of the last loop in the Workflow view.
+            run_params["pipeline_name"] = "a part of the loop"
         ledger: Ledger = catalog.load(settings.ledger)
         complete = ledger.last_complete()
+        if f"params:{AT}" in catalog:
+            complete = chosen_iteration(catalog.load(f"params:{AT}"), ledger)
         pins = dict.fromkeys(settings.carry, NO_VERSION)
         if complete:
             pins = pinned_versions(ledger.committed(*complete), settings, *complete)
@@ -61,9 +75,28 @@ class SlicePins:
         for name in pipeline.inputs() - named:
             dataset = catalog.get(name)
             if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
-                pin = pins.get(name) or _latest_whole(name, dataset, ledger)
-                # In place: a replaced entry would lose its validator.
-                dataset._version = Version(pin, dataset._version.save)
+                _pin(dataset, pins.get(name) or _latest_whole(name, dataset, ledger))
+        for name in pipeline.all_outputs() - named:
+            _pin(catalog.get(name), None)  # what a node has just made is what the next one reads
+
+
+def _pin(dataset: Any, pin: str | None) -> None:
+    if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
+        # In place: a replaced entry would lose its validator.
+        dataset._version = Version(pin, dataset._version.save)
+
+
+def _refuse_to_begin_inside(pipeline: Pipeline, catalog: DataCatalog, named: set[str]) -> None:
+    if made := named & pipeline.all_outputs():
+        raise InputError(
+            f"--load-versions names {', '.join(sorted(made))}, which the loop makes anew in each "
+            "iteration; run a part of it, such as --pipelines=evaluation"
+        )
+    if f"params:{AT}" in catalog:
+        raise InputError(
+            "at is for looking and for a part of the loop, such as --pipelines=evaluation "
+            "--params=at=2; a whole loop begins with its first iteration"
+        )
 
 
 def _latest_whole(name: str, dataset: AbstractVersionedDataset[Any, Any], ledger: Ledger) -> str:

@@ -18,7 +18,7 @@ from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
 from llamaduo.errors import InputError
-from llamaduo.iterations import is_whole_loop
+from llamaduo.iterations import AT, is_whole_loop
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.engines import InferenceEngine
 from llamaduo.mistakes import did_you_mean, sentences
@@ -62,7 +62,7 @@ def wrong_parameters(given: dict[str, Any]) -> list[str]:
     known = {name.split(":")[1].split(".")[0] for name in inputs if name.startswith("params:")}
     problems = [
         f"parameters: there is no group {group!r}; {did_you_mean(group, known)}"
-        for group in sorted(given.keys() - known)
+        for group in sorted(given.keys() - known - {AT})
     ]
     models: dict[str, type[BaseModel]] = TypeExtractor(
         dict(pipelines)

@@ -9,11 +9,15 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 
+from llamaduo.errors import InputError
 from llamaduo.files import bring_folder_to_disk
 from llamaduo.interruption import SafePoint
 from llamaduo.ledger import Ledger, place, version
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account
+
+AT = "at"
+"""The parameter by which ``--params=at=...`` chooses an iteration to look at."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,37 @@ def pinned_versions(
     """
     own, previous = version(loop, iteration), version(loop, iteration - 1)
     return {**dict.fromkeys(made, own), **dict.fromkeys(settings.carry, previous)}
+
+
+def chosen_iteration(at: object, ledger: Ledger) -> tuple[str, int]:
+    """The loop and the complete iteration that ``--params=at=...`` names.
+
+    Args:
+        at: The number of an iteration, or ``best`` for the best one by the loop's last verdict; of
+            the loop in which an iteration was completed last, or of the one named as ``<loop>/``
+            before it.
+
+    Raises:
+        InputError: There is no such iteration; the message lists those that there are.
+    """
+    complete = {
+        name: {n: each for n, each in verdicts.items() if not ledger.is_pruned(name, n)}
+        for name in ledger.loops()
+        if (verdicts := ledger.verdicts(name))
+    }
+    loop, _, which = str(at).rpartition("/")
+    if not loop and (last := ledger.last_complete()):
+        loop, _ = last
+    verdicts = complete.get(loop, {})
+    if which == "best" and verdicts:
+        which = str(verdicts[max(verdicts)]["best_iteration"])
+    if which.isdecimal() and int(which) in verdicts:
+        return loop, int(which)
+    there_are = [f"{name}/{number}" for name, found in complete.items() for number in found]
+    raise InputError(
+        f"at={at} names no complete iteration; complete are {', '.join(there_are) or 'none yet'}. "
+        "A number alone, or best, is of the loop in which one was completed last"
+    )
 
 
 def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:

@@ -186,6 +186,12 @@ def version(loop: str, iteration: int) -> str:
     return f"{loop}-i{iteration:03d}"
 
 
+def one_back(name: str) -> str:
+    """The version before an iteration's; that of a slice stays, nothing tells what was before."""
+    loop, separator, iteration = name.rpartition("-i")
+    return version(loop, int(iteration) - 1) if separator else name
+
+
 def is_before_first(name: str) -> bool:
     """Whether a version is that of iteration 0, which never exists."""
     return name.endswith("-i000")

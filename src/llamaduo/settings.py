@@ -3,12 +3,12 @@
 import logging
 
 from llamaduo.files import OwnerOnly
-from llamaduo.hooks import SlicePins
+from llamaduo.hooks import Pins
 from llamaduo.input_check import InputCheck, ParameterCheck
 from llamaduo.progress_hook import Progress
 
 # The last hook whose turn is last comes last of all: what a check refuses changes no umask.
-HOOKS = (ParameterCheck(), SlicePins(), InputCheck(), Progress(), OwnerOnly())
+HOOKS = (ParameterCheck(), Pins(), InputCheck(), Progress(), OwnerOnly())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -12,16 +12,19 @@ from llamaduo.datasets.previous import PreviousDataset
 from llamaduo.datasets.prompt import PromptDataset, PromptFolderDataset
 from llamaduo.datasets.raw_pairs import RawPairsDataset
 from llamaduo.datasets.service_llm import ServiceLLMDataset
+from llamaduo.datasets.text import CardDataset, PageDataset
 
 __all__ = [
     "AdapterDataset",
     "ArrowTableDataset",
     "AuditGroupsDataset",
     "BaseModelDataset",
+    "CardDataset",
     "CheckpointsDataset",
     "InferenceDataset",
     "JSONLinesDataset",
     "JudgeDataset",
+    "PageDataset",
     "PreviousDataset",
     "PromptDataset",
     "PromptFolderDataset",

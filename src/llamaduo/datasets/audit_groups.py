@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import yaml
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
 from pydantic import ValidationError
 
 from llamaduo.audit_groups import AuditGroups
@@ -45,6 +46,10 @@ class AuditGroupsDataset(AbstractDataset[NoReturn, AuditGroups]):
     def save(self, data: NoReturn) -> NoReturn:
         """Groups are an input."""
         raise DatasetError("groups are never written")
+
+    def preview(self) -> JSONPreview:
+        """The groups and their words, for Kedro-Viz."""
+        return JSONPreview(self.load().model_dump_json())
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

@@ -1,9 +1,11 @@
 """The base model as an input of the catalog."""
 
+import json
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
 
 from llamaduo.local_llm.base_model import BaseModelSpec
 
@@ -68,6 +70,15 @@ class BaseModelDataset(AbstractDataset[NoReturn, BaseModelSpec]):
     def save(self, data: NoReturn) -> NoReturn:
         """The base model is an input."""
         raise DatasetError("the base model is never written")
+
+    def preview(self) -> JSONPreview:
+        """Which model, and of a folder also what its config.json says, for Kedro-Viz."""
+        shown = self._describe()
+        if self._folder:
+            self.load()  # says what is wrong with a folder that holds no model
+            config = json.loads((self._folder / "config.json").read_text(encoding="utf-8"))
+            shown = {**shown, "config": config}
+        return JSONPreview(json.dumps(shown))
 
     def _describe(self) -> dict[str, Any]:
         return vars(self._spec)

@@ -1,9 +1,11 @@
 """Where trainings keep what they go on from after an interruption."""
 
+import json
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
 
 from llamaduo.files import on_this_machine
 
@@ -31,6 +33,12 @@ class CheckpointsDataset(AbstractDataset[NoReturn, Path]):
     def save(self, data: NoReturn) -> NoReturn:
         """The training process writes them."""
         raise DatasetError("checkpoints are written while a model is trained")
+
+    def preview(self) -> JSONPreview:
+        """The checkpoints of each training that left some, for Kedro-Viz."""
+        trainings = sorted(path for path in self._filepath.glob("*") if path.is_dir())
+        shown = {each.name: sorted(path.name for path in each.iterdir()) for each in trainings}
+        return JSONPreview(json.dumps(shown))
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}

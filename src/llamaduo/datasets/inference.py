@@ -1,9 +1,11 @@
 """Who computes the local LLM's responses, as an input of the catalog."""
 
+import json
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
 
 from llamaduo.datasets.service_llm import ServiceLLMDataset
 from llamaduo.local_llm.engines import EndpointEngine, InferenceEngine, TransformersEngine
@@ -89,6 +91,14 @@ class InferenceDataset(AbstractDataset[NoReturn, InferenceEngine]):
     def save(self, data: NoReturn) -> NoReturn:
         """The engine is an input."""
         raise DatasetError("inference is never written")
+
+    def preview(self) -> JSONPreview:
+        """The engine, for Kedro-Viz; never a key."""
+        if self._server is None:
+            return JSONPreview(json.dumps(self._describe()))
+        facts = self._server.facts()
+        shown = {name: facts[name] for name in ("model", "base_url", "limits")}
+        return JSONPreview(json.dumps({"engine": "endpoint", **shown}))
 
     def _describe(self) -> dict[str, Any]:
         if self._server is None:

@@ -1,8 +1,10 @@
 """The judge as an input of the catalog."""
 
+import json
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
 
 from llamaduo.datasets.service_llm import ServiceLLMDataset
 from llamaduo.service_llm.jury import Judge
@@ -63,6 +65,10 @@ class JudgeDataset(AbstractDataset[NoReturn, Judge]):
     def save(self, data: NoReturn) -> NoReturn:
         """A judge is an input."""
         raise DatasetError("a judge is never written")
+
+    def preview(self) -> JSONPreview:
+        """Each member and its terms, for Kedro-Viz; never a key."""
+        return JSONPreview(json.dumps([member.facts() for member in self._members]))
 
     def _describe(self) -> dict[str, Any]:
         first, *others = (member._describe() for member in self._members)

@@ -1,11 +1,13 @@
 """What one iteration hands to the next."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
 
-from llamaduo.ledger import is_before_first
+from llamaduo.ledger import is_before_first, one_back
 
 
 class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
@@ -53,15 +55,35 @@ class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
             "Is the entry that made it still of the same type and filepath as this one?"
         )
 
+    @property
+    def preview(self) -> Callable[..., Any]:
+        """The other entry's, so that Kedro-Viz sees its type; None where there is nothing earlier.
+
+        Where nothing is pinned, it shows what the iteration of the latest version went on from.
+        """
+        earlier = self._earlier()
+        if self._version and not self._version.load and earlier.exists():
+            earlier = self._earlier(one_back(earlier.resolve_load_version()))
+        shown = earlier.preview
+
+        @wraps(shown)
+        def preview(**arguments: Any) -> Any:
+            return shown(**arguments) if earlier.exists() else None
+
+        return preview
+
     def save(self, data: NoReturn) -> NoReturn:
         """An earlier iteration is never changed."""
         raise DatasetError("a previous iteration is read-only")
 
-    def _earlier(self) -> AbstractDataset[Any, Any]:
+    def _earlier(self, load: str | None = None) -> Any:
         if self._version is None:
             return AbstractDataset.from_config("previous", dict(self._dataset_config))
         return AbstractDataset.from_config(
-            "previous", {**self._dataset_config, "versioned": True}, *self._version
+            "previous",
+            {**self._dataset_config, "versioned": True},
+            load or self._version.load,
+            self._version.save,
         )
 
     def _exists(self) -> bool:

@@ -1,9 +1,11 @@
 """Prompt texts as inputs of the catalog."""
 
+import json
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
 
 from llamaduo.service_llm.text import placeholders_of
 
@@ -49,6 +51,10 @@ class PromptDataset(AbstractDataset[NoReturn, str]):
         """A prompt text is an input."""
         raise DatasetError("a prompt text is never written")
 
+    def preview(self) -> JSONPreview:
+        """The text line by line, for Kedro-Viz."""
+        return JSONPreview(json.dumps(self.load().splitlines(), ensure_ascii=False))
+
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
 
@@ -92,6 +98,11 @@ class PromptFolderDataset(AbstractDataset[NoReturn, dict[str, str]]):
     def save(self, data: NoReturn) -> NoReturn:
         """A prompt text is an input."""
         raise DatasetError("a prompt text is never written")
+
+    def preview(self) -> JSONPreview:
+        """The texts line by line, for Kedro-Viz."""
+        lines = {name: text.splitlines() for name, text in self.load().items()}
+        return JSONPreview(json.dumps(lines, ensure_ascii=False))
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

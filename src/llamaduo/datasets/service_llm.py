@@ -1,11 +1,13 @@
 """A service LLM as an input of the catalog."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import JSONPreview
 from pydantic import SecretStr
 
 from llamaduo.files import on_this_machine
@@ -107,6 +109,22 @@ class ServiceLLMDataset(AbstractDataset[NoReturn, ServiceLLM]):
     def save(self, data: NoReturn) -> NoReturn:
         """A service LLM is an input."""
         raise DatasetError("a service LLM is never written")
+
+    def preview(self) -> JSONPreview:
+        """Who answers and on which terms, for Kedro-Viz; never the key."""
+        return JSONPreview(json.dumps(self.facts()))
+
+    def facts(self) -> dict[str, Any]:
+        """What may be shown of the entry: a URL without user and query, and no credentials."""
+        url = urlsplit(self._base_url)
+        return {
+            "model": self._model,
+            "base_url": url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl(),
+            "price": self._price.model_dump() if self._price else None,
+            "limits": self._limits.model_dump(),
+            "accepts": self._accepts.model_dump(mode="json"),
+            "privacy": self._privacy.model_dump(mode="json"),
+        }
 
     def _refuse_bad_endpoint(self) -> None:
         if self._base_url == STAND_IN:
