@@ -43,6 +43,10 @@ class IterationSpecs:
     ) -> None:
         """Called when an iteration's verdict stands in the ledger."""
 
+    @hook_spec
+    def on_loop_stopped(self, error: BaseException, catalog: DataCatalog) -> None:
+        """Called when an error or a signal (``KeyboardInterrupt``) ends a loop before its end."""
+
 
 class CommitHook:
     """Enters each saved dataset of an iteration in the ledger."""
@@ -168,8 +172,9 @@ class LoopRunner(AbstractRunner):
             _enter_start(loop, resumed=self._resume is not None)
             try:
                 return self._repeat(loop, hook_manager, safe_point)
-            except BaseException:
+            except BaseException as error:
                 say_how_to_go_on()
+                hook_manager.hook.on_loop_stopped(error=error, catalog=catalog)
                 raise
 
     def _repeat(

@@ -5,9 +5,10 @@ import logging
 from llamaduo.files import OwnerOnly
 from llamaduo.hooks import InputCheck, SlicePins
 from llamaduo.progress_hook import Progress
+from llamaduo.tracking import Tracking
 
 # The last hook whose turn is last comes last of all: what a check refuses changes no umask.
-HOOKS = (SlicePins(), InputCheck(), Progress(), OwnerOnly())
+HOOKS = (SlicePins(), InputCheck(), Progress(), Tracking(), OwnerOnly())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
