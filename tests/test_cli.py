@@ -26,7 +26,7 @@ from llamaduo.errors import InputError
     ],
 )
 def test_the_command_that_goes_on_repeats_what_was_given(given, command):
-    assert resuming_command(given) == command
+    assert resuming_command("kedro run", given) == command
 
 
 def test_the_console_script_has_the_commands_that_kedro_finds():

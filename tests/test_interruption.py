@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from llamaduo.interruption import InterruptedRun, SafePoint, signals_to
+from llamaduo.interruption import InterruptedRun, SafePoint, run_async, signals_to
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -34,6 +34,33 @@ def test_a_signal_wakes_what_waits(signum):
 
     began = time.monotonic()
     assert asyncio.run(asyncio.wait_for(send(), 60)) == [signum]
+    assert time.monotonic() - began < 30
+
+
+def test_an_interrupt_reaches_work_that_does_not_listen_yet():
+    came = threading.Event()
+
+    def on_signal(*_):
+        came.set()
+        raise KeyboardInterrupt
+
+    async def work():
+        os.kill(os.getpid(), signal.SIGINT)
+        came.wait(60)
+        stopping = asyncio.Event()
+        with signals_to(stopping):
+            await asyncio.wait_for(stopping.wait(), 60)
+
+    async def cell():
+        before = signal.signal(signal.SIGINT, on_signal)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run_async(work())
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    began = time.monotonic()
+    asyncio.run(cell())
     assert time.monotonic() - began < 30
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import re
 import shlex
 import signal
@@ -17,7 +18,7 @@ from typing import Any, cast
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.context import KedroContext
-from kedro.framework.project import pipelines
+from kedro.framework.project import configure_project, pipelines, settings
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
@@ -75,11 +76,42 @@ logger = logging.getLogger(__name__)
 
 @click.group(name="llamaduo")
 def cli() -> None:
-    """Commands of this project, run in its folder; `kedro` has them too."""
+    """Commands of this project, run in its folder; `kedro` has them too.
+
+    Where the package is installed without its project: beside the conf that `kedro package` packs.
+    """
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        configure_package()
+        return
     try:
-        bootstrap_project(Path.cwd())
+        bootstrap_project(project)
     except RuntimeError as error:
         raise click.ClickException(sentence_of(error)) from error
+
+
+def configure_package() -> None:
+    """Let Kedro know the package where there is no project's pyproject.toml to tell it."""
+    # Nor is the .telemetry beside it by which the project says no to Kedro's.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    configure_project("llamaduo")
+
+
+def _configuration(given: str | None = None) -> Path:
+    """The folder of the configuration, which an installed package does not bring."""
+    beside = find_kedro_project(Path.cwd()) or Path.cwd()
+    folder = Path(given) if given else beside / settings.CONF_SOURCE
+    if folder.is_file():
+        raise click.ClickException(
+            f"{folder} is an archive, and the catalog names files inside of it; unpack it beside "
+            f"your data: tar xf {folder}"
+        )
+    if not folder.is_dir():
+        raise click.ClickException(
+            f"no configuration in {folder}: run this in a project's folder (with pyproject.toml), "
+            "or beside the unpacked archive of kedro package: tar xf conf-llamaduo.tar.gz"
+        )
+    return folder
 
 
 @contextmanager
@@ -95,6 +127,7 @@ def _errors_as_sentences() -> Iterator[None]:
 
 @click.pass_context
 def _run(context: click.Context, /, resume: str | None = None, **options: Any) -> None:
+    _configuration(options["conf_source"])
     attach = options["runner_params"].get("attach")
     if options["runner"] is None and (attach or not any(options[name] for name in SLICES)):
         options["runner"] = LOOP_RUNNER
@@ -110,7 +143,11 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
         options["runner_params"] = {**options["runner_params"], "resume": resume}
     if options["runner"] == LOOP_RUNNER:
         given = context.meta[GIVEN]
-        again = shlex.join(["kedro", "run", *given]) if attach else resuming_command(given)
+        # Kedro doubles its own name under python -m.
+        path = context.command_path
+        command = path if "llamaduo" in path else "kedro run"
+        whole = shlex.join([*command.split(), *given])
+        again = whole if attach else resuming_command(command, given)
         options["runner_params"] = {**options["runner_params"], "resuming_command": again}
         if options["only_missing_outputs"]:
             raise click.ClickException("a loop makes what is missing by --resume")
@@ -138,14 +175,14 @@ def sentence_of(error: Exception) -> str:
     return protect_message(str(error))
 
 
-def resuming_command(given: list[str]) -> str:
+def resuming_command(command: str, given: list[str]) -> str:
     """The command that goes on with a loop, but for the loop's name: all that was given counts."""
     kept = [
         word
         for before, word in zip(["", *given], given, strict=False)
         if not word.startswith("--resume") and (before != "--resume" or word.startswith("-"))
     ]
-    return shlex.join(["kedro", "run", *kept, "--resume"])
+    return f"{command} {shlex.join([*kept, '--resume'])}"
 
 
 class BadUsage(click.UsageError):
@@ -210,7 +247,8 @@ OPTIONS = [
         help="Go on with an unfinished loop: the one named, or the latest.",
     ),
 ]
-cli.add_command(RunCommand("run", params=OPTIONS, callback=_run, help=HELP))
+run = RunCommand("run", params=OPTIONS, callback=_run, help=HELP)
+cli.add_command(run)
 
 
 @cli.command()
@@ -243,7 +281,7 @@ def forget(matching: tuple[str, ...], dry_run: bool, yes: bool) -> None:
 
     with _errors_as_sentences(), ExitStack() as held:
         wanted = Wanted(matching)
-        places = places_of(find_kedro_project(Path.cwd()))
+        places = places_of(_configuration().parent)
         for ledger in () if dry_run else places.ledgers:
             held.enter_context(ledger.held("llamaduo forget"))
         found = find(places, wanted)

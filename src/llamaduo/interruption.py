@@ -7,9 +7,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -159,3 +163,23 @@ def signals_to(stopping: asyncio.Event) -> Iterator[list[int]]:
         yield caught
     finally:
         restore()
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, in a notebook too, whose event loop runs already.
+
+    There a thread does it, and an interrupt ends it as ``signals_to`` would.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        result = thread.submit(asyncio.run, work)
+        try:
+            return result.result()
+        except KeyboardInterrupt:
+            while not result.done():  # it may not listen yet
+                end_threads()
+                wait([result], 0.1)
+            raise

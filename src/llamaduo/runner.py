@@ -45,6 +45,10 @@ class IterationSpecs:
     ) -> None:
         """Called when an iteration's verdict stands in the ledger."""
 
+    @hook_spec
+    def on_loop_stopped(self, error: BaseException, catalog: DataCatalog) -> None:
+        """Called when an error or a signal (``KeyboardInterrupt``) ends a loop before its end."""
+
 
 class LoopRunner(AbstractRunner):
     """Runs iterations 1, 2, … with an inner runner, each on a fresh catalog with its own version.
@@ -135,7 +139,8 @@ class LoopRunner(AbstractRunner):
             loop = Loop(at.loop, whole_loop(), catalog, settings, ledger)
             again = self._resuming_command.replace(f"attach={NEW}", f"attach={at}")
             work = partial(self._run_part, loop, at, pipeline, hook_manager)
-            return self._hold(loop, f"a part of iteration {at}", again, work, begins=at.is_new)
+            holder = f"a part of iteration {at}"
+            return self._hold(loop, hook_manager, holder, again, work, begins=at.is_new)
         if self._resume:
             name = ledger.unfinished(None if self._resume == "latest" else self._resume)
         elif left := ledger.open_loops():
@@ -143,11 +148,13 @@ class LoopRunner(AbstractRunner):
         loop = Loop(name, pipeline, catalog, settings, ledger)
         again = f"{self._resuming_command} {name}"
         work = partial(self._repeat, loop, hook_manager)
-        return self._hold(loop, f"loop {name}", again, work, begins=self._resume is None)
+        holder = f"loop {name}"
+        return self._hold(loop, hook_manager, holder, again, work, begins=self._resume is None)
 
     def _hold(
         self,
         loop: Loop,
+        hook_manager: PluginManager,
         holder: str,
         again: str,
         work: Callable[[SafePoint], dict[str, Any]],
@@ -166,8 +173,9 @@ class LoopRunner(AbstractRunner):
             enter_start(loop, resumed=not begins)
             try:
                 return work(safe_point)
-            except BaseException:
+            except BaseException as error:
                 say_how_to_go_on()
+                hook_manager.hook.on_loop_stopped(error=error, catalog=loop.catalog)
                 raise
 
     def _repeat(

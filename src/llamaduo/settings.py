@@ -6,9 +6,10 @@ from llamaduo.files import OwnerOnly
 from llamaduo.hooks import Pins
 from llamaduo.input_check import InputCheck, ParameterCheck
 from llamaduo.progress_hook import Progress
+from llamaduo.tracking import Tracking
 
 # The last hook whose turn is last comes last of all: what a check refuses changes no umask.
-HOOKS = (ParameterCheck(), Pins(), InputCheck(), Progress(), OwnerOnly())
+HOOKS = (ParameterCheck(), Pins(), InputCheck(), Progress(), Tracking(), OwnerOnly())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

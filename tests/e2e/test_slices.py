@@ -1,5 +1,9 @@
 import json
+import os
+import re
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,16 +89,25 @@ def test_kedro_viz_builds_with_the_lineage_of_the_loop(after_a_loop):
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        (("catalog", "describe-datasets"), "training_set"),
-        (("registry", "list"), "__default__"),
-        (("run", "--help"), "--resume"),
+        ("catalog describe-datasets", "- training_set"),
+        ("catalog list-patterns", "{default}"),
+        ("catalog resolve-patterns", "training_set.jsonl"),
+        ("registry list", "- __default__"),
+        ("registry describe evaluation", "- evaluation.reach_verdict"),
+        ("ipython --env=test -c catalog.load('verdict')['reason']", "'max_iterations'"),
+        ("run --help", "--resume"),
     ],
-    ids=["catalog", "registry", "help"],
 )
-def test_kedro_commands_work(finished, arguments, shown):
+def test_kedro_commands_work(finished, monkeypatch, tmp_path, arguments, shown):
     project, _ = finished
+    # As in an activated environment: Kedro looks there for ipython.
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
 
-    assert shown in project.kedro(*arguments)
+    output = project.kedro(*arguments.split())
+
+    assert shown in output
+    assert not {"Traceback", "WARNING", "Warning"} & set(re.findall(r"\w+", output))
 
 
 def test_resume_goes_with_the_whole_loop_only(finished):

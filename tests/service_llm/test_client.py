@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import signal
@@ -514,6 +515,42 @@ def test_work_in_a_thread_is_ended_by_whoever_gets_the_signal(service, server):
 
     assert [bool(reply.text) for reply in future.result()].count(True) == len(server.served)
     assert len(server.served) < 20
+
+
+def in_a_notebook(work):
+    """Call a function as a cell does: an event loop runs already."""
+
+    async def cell():
+        return work()
+
+    return asyncio.run(cell())
+
+
+def test_a_running_event_loop_is_no_obstacle(service):
+    replies = in_a_notebook(lambda: service.complete_all(requests(3), "test"))
+
+    assert [reply.text for reply in replies] == [f"answer to item-{n}" for n in range(3)]
+
+
+def test_an_interrupt_under_a_running_event_loop_loses_no_answer(service, server):
+    server.latency_s = 0.3
+
+    # asyncio.run has a handler of its own, which cancels; a notebook's kernel has this one.
+    def cell():
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt_when_asked(server)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                service.complete_all(requests(100), "test")
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    in_a_notebook(cell)
+
+    asked = len(server.served)
+    assert asked < 20
+    service.complete_all(requests(100), "test")
+    assert len(server.served) == 100
 
 
 def test_an_error_of_ours_loses_no_answer_under_way(service, server, monkeypatch):

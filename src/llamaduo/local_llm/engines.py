@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -12,6 +11,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ValidationError
 
+from llamaduo.interruption import run_async
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import TEMPLATE_VARIABLES, Message
 from llamaduo.local_llm.inference import DecodingSettings, Response, respond
@@ -195,7 +195,7 @@ class EndpointEngine:
                 return await call(client, path, body, seconds)
 
         try:
-            return asyncio.run(called())
+            return run_async(called())
         except FailedAttempt as failed:
             raise InferenceError(f"{server.base_url}{path}: {failed.detail}; {HINT}") from failed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from llamaduo.interruption import run_async
 from llamaduo.progress import ProgressDisplay
 from llamaduo.service_llm.answers import Reply, read_reply
 from llamaduo.service_llm.budget import (
@@ -143,7 +143,7 @@ class ServiceLLM:
                 del unanswered[key]
         if unanswered:
             to_send = {key: requests[places[key][0]] for key in unanswered}
-            signum = asyncio.run(self._send(to_send, what, account, len(places), deliver))
+            signum = run_async(self._send(to_send, what, account, len(places), deliver))
             if signum is not None:
                 signal.raise_signal(signum)
                 raise KeyboardInterrupt  # a handler that goes on cannot make up the replies
