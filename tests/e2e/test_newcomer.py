@@ -45,15 +45,17 @@ OPENINGS = [
     "I tried the number on the card twice and now",
     "Greetings from the room at the end of the corridor,",
 ]
-SPOKEN = ["Guten Tag", "Hi team", "Excuse me", "Dear all", "Quick one", "FYI", "Hey", "Well"]
+WORDS = (
+    "again along another balcony because before broken cold corridor curtain daughter door early "
+    "elevator evening family finally floor friend garden heating hour invoice kettle key later "
+    "loud lounge luggage mirror morning neighbour night noon other parking phone please pool quiet "
+    "reception remote shower since sofa somebody stairs still table taxi television tonight towel "
+    "twice until upstairs usually waiter wardrobe weather weekend while window without yesterday"
+)
 
 
 def requests_of_guests():
     return [(f"{opening} {issue}", issue) for opening, issue in product(OPENINGS, ANSWERS)]
-
-
-def words_before(rng):
-    return rng.choice(SPOKEN), f"number {rng.randrange(10_000)} of", rng.choice(OPENINGS)
 
 
 def answer(body):
@@ -62,8 +64,11 @@ def answer(body):
     if "new examples" in text:
         rng = random.Random(text)
         pairs = [
-            {"prompt": " ".join([*words_before(rng), issue]), "response": ANSWERS[issue]}
-            for issue in rng.choices(list(ANSWERS), k=8)
+            {
+                "prompt": " ".join([*rng.sample(WORDS.split(), 12), *issue.split()[-2:]]),
+                "response": right,
+            }
+            for issue, right in rng.choices([*ANSWERS.items()], k=8)
         ]
         return completion(json.dumps({"pairs": pairs}), model=body["model"])
     if "You judge" in text:
@@ -114,13 +119,13 @@ def test_a_newcomers_own_file_goes_from_nothing_to_an_honest_verdict(newcomer, m
         shown = project.kedro("run", "--params=loop.max_iterations=2", code=2)
         asked = server.asked()
 
-    assert "150" in checked or "75" in checked
+    assert "75" in checked
     assert "stopped without reaching the target: max_iterations" in shown
     assert {body["model"] for body in asked} == {"gpt-4o-2024-08-06", "gpt-4.1"}
     ledger = project.folder / "data/ledger"
     (closed,) = ledger.glob("*/closed.json")
     assert json.loads(closed.read_text("utf-8"))["iteration"] == 2
-    (report,) = project.folder.glob("data/08_reporting/loop_report.html/*-i002/loop_report.html")
+    (report,) = project.folder.glob("data/08_reporting/evaluation_report.html/*-i002/*.html")
     page = report.read_text("utf-8")
     assert "team: repairs" in page
     assert "stand-in" not in page
