@@ -113,16 +113,6 @@ def test_a_notebook_reads_the_iteration_that_at_names(finished):
         catalog(3)
 
 
-def test_kedro_viz_builds_with_the_lineage_of_the_loop(after_a_loop):
-    project = after_a_loop
-
-    project.kedro("viz", "build", "--include-previews", "--include-hooks")
-
-    page = json.loads((project.folder / "build/api/main").read_text())
-    names = {node["name"] for node in page["nodes"]}
-    assert {"data_synthesis", "fine_tuning", "evaluation", "training_set", "service_llm"} <= names
-
-
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [

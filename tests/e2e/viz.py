@@ -1,5 +1,6 @@
 """Kedro-Viz as a user sees it: its server, and a headless Chromium."""
 
+import json
 import os
 import shutil
 import signal
@@ -28,8 +29,12 @@ def serving(project, *options):
 
 
 @contextmanager
-def browsing(address, theme="dark"):
-    """A page of Kedro-Viz, and the errors of its console; nothing leaves this machine."""
+def browsing(address, **settings):
+    """A page of Kedro-Viz, and the errors of its console; nothing leaves this machine.
+
+    Args:
+        settings: What Kedro-Viz remembers of its user, such as the theme.
+    """
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("there is no chromium: apt-get install chromium")
@@ -37,14 +42,16 @@ def browsing(address, theme="dark"):
     with sync_playwright() as playwright:
         # In a container it runs as root, where Chromium has no sandbox.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 950})
+        page = browser.new_page(
+            viewport={"width": 1500, "height": 950}, device_scale_factor=1.5
+        )
         page.route(
             lambda url: not url.startswith(address), lambda route: route.abort("namenotresolved")
         )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: message.type == "error" and errors.append(message.text))
-        settings = f"{{theme: '{theme}', showFeatureHints: false}}"
-        page.add_init_script(f"localStorage.KedroViz ??= JSON.stringify({settings})")
+        remembered = json.dumps({"showFeatureHints": False, **settings})
+        page.add_init_script(f"localStorage.KedroViz ??= JSON.stringify({remembered})")
         page.goto(address)
         page.wait_for_selector(".pipeline-node")
         yield page, errors
