@@ -1,6 +1,6 @@
 """Makes the README's pictures of Kedro-Viz anew, from what ``make run`` has left in this folder.
 
-    .venv/bin/pytest tests/e2e/screenshots.py
+.venv/bin/pytest tests/e2e/screenshots.py
 """
 
 from tests.e2e.conftest import REPOSITORY, Project

@@ -45,11 +45,11 @@ def rows(path):
 def test_the_browser_shows_three_boxes_and_a_layer_of_what_was_before(visited):
     page, _ = visited
 
-    boxes = page.locator(".pipeline-node--modularPipeline").all_text_contents()
+    boxes = [*map(str.strip, page.locator(".pipeline-node--modularPipeline").all_text_contents())]
     layers = page.locator(".pipeline-layer-name").all_inner_texts()
 
-    assert {box.strip() for box in boxes} == {"data_synthesis", "fine_tuning", "evaluation"}
-    assert set(layers) == {"inputs", "models", "previous_iteration", *(box.strip() for box in boxes)}
+    assert set(boxes) == {"data_synthesis", "fine_tuning", "evaluation"}
+    assert set(layers) == {"inputs", "models", "previous_iteration", *boxes}
 
 
 def test_each_layer_has_its_colour(visited):
@@ -101,7 +101,7 @@ def test_at_shows_an_earlier_iteration(finished, address):
     assert (of_last[0]["iteration"], json.loads(of_last[1])["iteration"]) == (2, 1)
 
 
-def test_a_static_site_shows_the_lineage_and_no_text_where_previews_of_rows_are_off(finished, tmp_path):
+def test_a_static_site_shows_the_lineage_and_no_text_where_rows_are_off(finished, tmp_path):
     project = Project(tmp_path / "project")
     shutil.copytree(
         finished[0].folder, project.folder, symlinks=True, ignore=shutil.ignore_patterns("build")

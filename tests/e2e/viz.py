@@ -42,9 +42,7 @@ def browsing(address, **settings):
     with sync_playwright() as playwright:
         # In a container it runs as root, where Chromium has no sandbox.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(
-            viewport={"width": 1500, "height": 950}, device_scale_factor=1.5
-        )
+        page = browser.new_page(viewport={"width": 1500, "height": 950}, device_scale_factor=1.5)
         page.route(
             lambda url: not url.startswith(address), lambda route: route.abort("namenotresolved")
         )
