@@ -1,5 +1,6 @@
 """Every checked-in environment loads, and every entry and parameter of it is usable."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,9 +13,14 @@ from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import MemoryDataset
+from kedro_viz.data_access import DataAccessManager
+from kedro_viz.integrations.kedro.data_loader import load_data
+from kedro_viz.models.flowchart.nodes import DataNode
+from kedro_viz.server import populate_data
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
+from llamaduo import schemas
 from llamaduo.errors import InputError
 from llamaduo.forgetting.places import places_of
 from llamaduo.iterations import is_whole_loop
@@ -143,6 +149,67 @@ def test_the_layers_of_every_pipeline_have_an_order(context):
             for layer in below:
                 layers.add(layer, *above - {layer})
         layers.prepare()
+
+
+def test_the_layers_are_told_apart_by_colour(context):
+    """Kedro-Viz knows colours of single entries only; a new entry takes those of its layer."""
+    text = (REPOSITORY / ".viz/styles.json").read_text(encoding="utf-8")
+    styles = {name: json.dumps(style) for name, style in json.loads(text).items()}
+    catalog = context.catalog
+    entries = {name for name in catalog if not name.startswith("param")} - {"ledger"}
+    layers = {name: catalog[name].metadata["kedro-viz"]["layer"] for name in entries}
+
+    assert styles.keys() == entries
+    by_layer = {(layers[name], style) for name, style in styles.items()}
+    assert len(by_layer) == len(set(layers.values())) == len(set(styles.values()))
+
+
+def test_no_entry_that_holds_texts_has_a_preview_where_those_of_rows_are_off(tmp_path):
+    bootstrap_project(REPOSITORY)
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    given = OmegaConf.load(REPOSITORY / "conf/base/globals.yml")
+    OmegaConf.save({**given, "preview_rows": False}, tmp_path / "conf/base/globals.yml")
+    quoting = {"pair_audit", "fairness_audit", "training_audit", "training_report"}
+
+    shown = {on: entries_with_a_preview(folder) for on, folder in ((1, REPOSITORY), (0, tmp_path))}
+
+    holding = {name for name, schema in schemas_of_tables().items() if TEXTS & schema.keys()}
+    assert len(holding) > 30
+    assert shown[1] >= holding | quoting
+    assert shown[1] - shown[0] == holding | quoting
+    assert shown[0] >= {"verdict", "score_plot", "scores", "judge_prompt", "service_llm", "adapter"}
+
+
+TEXTS = {"prompt", "response", "text", "row", "rejected"}
+"""Columns."""
+
+
+def schemas_of_tables():
+    """The columns of each entry that is validated."""
+    tables = {}
+    for file in ("inputs", "iterations", "baselines", "coverage"):
+        entries = yaml.safe_load((REPOSITORY / f"conf/base/catalog_{file}.yml").read_text("utf-8"))
+        for name, entry in entries.items():
+            if validator := entry.get("validator"):
+                schema = getattr(schemas, validator.rpartition(".")[2])
+                tables[name] = schema.to_schema().columns
+    return tables | {
+        "previous_training_set": tables["training_set"],
+        "previous_audit_cases": tables["audit_cases"],
+    }
+
+
+def entries_with_a_preview(folder):
+    """By Kedro-Viz's own reading of the catalog."""
+    manager = DataAccessManager()
+    populate_data(manager, *load_data(folder, package_name="llamaduo", include_hooks=True))
+    return {
+        node.name
+        for node in manager.nodes.as_list()
+        if isinstance(node, DataNode)
+        and node.is_preview_enabled()
+        and hasattr(node.kedro_obj, "preview")
+    }
 
 
 def test_no_entry_is_left_over(context):

@@ -80,9 +80,9 @@ def test_every_dial_of_the_readme_is_a_parameter():
     assert len(rows) > 10
     for row in rows:
         first, *others = re.findall(r"`([\w.]+)`", row)
-        group, *path, last = first.split(".")
-        for name in [first, *(".".join([group, *path, other]) for other in others)]:
-            value = parameters
-            for part in name.removeprefix(f"{group}.").split(".") if "." in name else [name]:
-                owner = value[group] if value is parameters else value
-                value = getattr(owner, part)
+        family = first.rpartition(".")[0]
+        for name in [first, *(each if "." in each else f"{family}.{each}" for each in others)]:
+            group, *path = name.split(".")
+            value = parameters[group]
+            for part in path:
+                value = getattr(value, part)

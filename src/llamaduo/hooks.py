@@ -58,8 +58,8 @@ class Pins:
             _refuse_to_begin_inside(pipeline, catalog, named)
             return
         if not is_whole_loop(pipeline, settings):
-            # By this key, which Kedro itself has dropped, Kedro-Viz knows a part; else it would
-            # take the place of the last loop in the Workflow view.
+            # By this key, which Kedro itself has dropped, Kedro-Viz tells a part from a loop, whose
+            # place it would else take in the Workflow view.
             run_params["pipeline_name"] = "a part of the loop"
         ledger: Ledger = catalog.load(settings.ledger)
         complete = ledger.last_complete()

@@ -80,6 +80,8 @@ def make_project(folder):
     for model in ("random-2-layer", "smollm2-135m-instruct"):
         (folder / "data/06_models" / model).symlink_to(REPOSITORY / "data/06_models" / model)
     shutil.copytree(REPOSITORY / "src", folder / "src")
+    (folder / ".viz").mkdir()
+    shutil.copy(REPOSITORY / ".viz/styles.json", folder / ".viz")
     shutil.copy(REPOSITORY / "pyproject.toml", folder)
     shutil.copy(REPOSITORY / ".telemetry", folder)
     return Project(folder)

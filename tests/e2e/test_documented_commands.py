@@ -1,11 +1,7 @@
 """Each command of the README and the pages: run here, or by the test that is named."""
 
 import re
-import sqlite3
-import subprocess
 from pathlib import Path
-
-import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 BLOCK = re.compile(r"```bash[^\n]*\n(.*?)```", re.DOTALL)

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 
+from llamaduo.errors import InputError
 from tests.e2e.conftest import REPOSITORY
 from tests.fakes.openai_server import FakeOpenAI, Fault, is_preflight
 
@@ -20,8 +23,10 @@ def test_evaluation_alone_repeats_the_last_complete_iteration(after_a_loop):
     project = after_a_loop
     (loop,) = project.loops()
     ledger_before = sorted(path.name for path in (project.data / "ledger").rglob("*.json"))
+    workflow = project.folder / ".viz/kedro_pipeline_events.json"
+    workflow_before = workflow.read_bytes()
 
-    project.kedro("run", "--env=test", "--pipelines=evaluation")
+    output = project.kedro("run", "--env=test", "--pipelines=evaluation")
 
     version = new_version(project, "07_model_output/responses.jsonl", loop)
     path = "07_model_output/responses.jsonl"
@@ -29,6 +34,8 @@ def test_evaluation_alone_repeats_the_last_complete_iteration(after_a_loop):
     assert project.json("08_reporting/verdict.json", version)["iteration"] == 2
     assert project.versions("06_models/adapter") == [f"{loop}-i001", f"{loop}-i002"]
     assert sorted(path.name for path in (project.data / "ledger").rglob("*.json")) == ledger_before
+    assert workflow.read_bytes() == workflow_before
+    assert "Workflow" not in output
 
 
 def test_a_slice_reads_what_is_committed_and_not_what_another_slice_left(after_a_loop):
@@ -76,14 +83,38 @@ def test_a_version_that_the_user_names_is_the_one_that_is_read(after_a_loop):
     assert project.json("08_reporting/synthesis_report.json", version)["kept"] == 0
 
 
-def test_kedro_viz_builds_with_the_lineage_of_the_loop(after_a_loop):
+def test_at_names_the_iteration_that_a_slice_reads(after_a_loop):
     project = after_a_loop
+    (loop,) = project.loops()
 
-    project.kedro("viz", "build", "--include-previews", "--include-hooks")
+    project.kedro("run", "--env=test", "--from-nodes=evaluation.assess_scores", "--params=at=1")
 
-    page = json.loads((project.folder / "build/api/main").read_text())
-    names = {node["name"] for node in page["nodes"]}
-    assert {"data_synthesis", "fine_tuning", "evaluation", "training_set", "service_llm"} <= names
+    version = new_version(project, "08_reporting/verdict.json", loop)
+    history = project.json("08_reporting/iteration_history.json", version)
+    assert [entry["assessment"]["iteration"] for entry in history] == [1]
+    assert project.json("08_reporting/verdict.json", version)["iteration"] == 1
+
+
+def test_a_notebook_reads_the_iteration_that_at_names(finished):
+    project, _ = finished
+    (loop,) = project.loops()
+
+    def catalog(at):
+        with KedroSession.create(project.folder, env="test", runtime_params={"at": at}) as session:
+            return session.load_context().catalog
+
+    def shown(at):
+        there = catalog(at)
+        history = there.load("iteration_history")
+        return len(history), there.load("previous_iteration_history")
+
+    bootstrap_project(REPOSITORY)
+    best = json.loads(project.load("08_reporting/verdict.json", f"{loop}-i002"))["best_iteration"]
+    assert shown(1) == shown(f"{loop}/1") == (1, None)
+    assert shown("best") == shown(best)
+    assert shown(2)[0] == len(shown(2)[1]) + 1 == 2
+    with pytest.raises(InputError, match=rf"^at=3 .* complete are {loop}/1, {loop}/2\."):
+        catalog(3)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +154,7 @@ def test_resume_goes_with_the_whole_loop_only(finished):
     [
         ("--load-versions=training_set:some-i001", "training_set, which the loop makes anew"),
         ("--only-missing-outputs", "makes what is missing by --resume"),
+        ("--params=at=1", "at is for looking and for a part of the loop"),
     ],
 )
 def test_what_a_whole_loop_cannot_obey_is_refused(finished, option, reason):

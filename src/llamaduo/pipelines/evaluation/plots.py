@@ -113,7 +113,8 @@ def _finished(figure: go.Figure, title: str) -> go.Figure:
     figure.update_yaxes(title="score, 0–100", range=[0, 105])
     return figure.update_layout(
         title=title,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        # At the right: in Kedro-Viz, whose margins are its own, the title is on the left.
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
         margin={"l": 50, "r": 20, "t": 80, "b": 50},
         template="plotly_white",
     )
