@@ -8,7 +8,8 @@ from kedro.framework.startup import bootstrap_project
 from kedro.utils import load_obj
 from kedro.validation.exceptions import DataValidationError
 
-from llamaduo.cli import cli, resuming_command, sentence_of
+from llamaduo.cli import cli, resuming_command
+from llamaduo.commands.start import sentence_of
 from llamaduo.errors import InputError
 
 

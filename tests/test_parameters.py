@@ -11,7 +11,7 @@ from kedro.framework.startup import bootstrap_project
 from pydantic import BaseModel
 
 from llamaduo import parameters
-from llamaduo.cli import split_params
+from llamaduo.commands.start import split_params
 from llamaduo.errors import InputError
 from llamaduo.input_check import wrong_parameters
 from llamaduo.mistakes import _model_in

@@ -1,6 +1,7 @@
 """``python -m llamaduo``: ``run``, where the package is installed without its project."""
 
-from llamaduo.cli import configure_package, run
+from llamaduo.cli import run
+from llamaduo.commands.start import configure_package
 
 if __name__ == "__main__":
     configure_package()

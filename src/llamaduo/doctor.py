@@ -1,4 +1,7 @@
-"""What a run would meet on this machine: every check in seconds, nothing generated."""
+"""What a run would meet on this machine: every check in seconds, nothing generated.
+
+All checks in one place, in the order in which they are shown, and longer than other files for it.
+"""
 
 import importlib.metadata
 import os
