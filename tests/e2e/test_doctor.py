@@ -37,7 +37,9 @@ def test_all_problems_are_told_at_once_and_without_a_key_also_what_a_loop_costs(
     test = project.folder / "data/01_raw/coverage_test.jsonl"
     with test.open("a", encoding="utf-8") as file:
         file.write(json.dumps({**pair, "id": "copied"}) + "\n")
-    project.configure("catalog.yml", {"seeds": {"versoned": True}}, env="openai")
+    small = {"model_id": None, "load_in_4bit": False}
+    entries = {"seeds": {"versoned": True}, "base_model": small}
+    project.configure("catalog.yml", entries, env="openai")
 
     output = examined(
         project,

@@ -15,20 +15,24 @@ REPOSITORY = Path(__file__).parents[2]
 BLOCK = re.compile(r"```bash[^\n]*\n(.*?)```", re.DOTALL)
 NEWCOMER = "test_a_newcomers_own_file_goes_from_nothing_to_an_honest_verdict"
 SCHEDULER = "test_a_scheduler_runs_the_stages_to_the_end_that_a_driver_comes_to"
+PARTS = "test_parts_that_are_attached_bring_an_iteration_to_the_end_that_a_driver_came_to"
 ELSEWHERE = {
     "kedro run": NEWCOMER,
     "kedro run --pipelines=coverage": NEWCOMER,
     "kedro doctor": NEWCOMER,
     "kedro run --resume": "test_a_killed_loop_resumes_to_the_same_end",
+    "kedro run --pipelines=evaluation": (
+        "test_evaluation_alone_repeats_the_last_complete_iteration"
+    ),
     "kedro run --pipelines=baselines": (
         "test_the_key_is_in_no_output_and_in_no_file_that_a_run_or_viz_writes"
     ),
     "kedro viz run --include-hooks --params=at=2": "test_at_shows_an_earlier_iteration",
     "kedro viz build": ("test_a_static_site_shows_the_lineage_and_no_text_where_rows_are_off"),
     "kedro run --namespaces=data_synthesis --runner-params=attach=new": SCHEDULER,
-    "kedro run --namespaces=fine_tuning --runner-params=attach=LOOP/1": SCHEDULER,
-    "kedro run --namespaces=evaluation --runner-params=attach=LOOP/1": SCHEDULER,
-    "kedro run --namespaces=data_synthesis --runner-params=attach=LOOP/2": SCHEDULER,
+    "kedro run --namespaces=fine_tuning --runner-params=attach=LOOP/1": PARTS,
+    "kedro run --namespaces=evaluation --runner-params=attach=LOOP/1": PARTS,
+    "kedro run --namespaces=data_synthesis --runner-params=attach=LOOP/2": PARTS,
     "MLFLOW_TRACKING_URI=sqlite:///data/mlflow.sqlite kedro run": (
         "test_a_loop_is_a_run_with_a_run_for_each_iteration_whatever_was_interrupted"
     ),

@@ -45,6 +45,7 @@ OPENINGS = [
     "I tried the number on the card twice and now",
     "Greetings from the room at the end of the corridor,",
 ]
+SHORT = "loop.max_iterations=2,data_synthesis.pairs_per_iteration=[80],fairness.sample=2"
 WORDS = (
     "again along another balcony because before broken cold corridor curtain daughter door early "
     "elevator evening family finally floor friend garden heating hour invoice kettle key later "
@@ -116,7 +117,7 @@ def test_a_newcomers_own_file_goes_from_nothing_to_an_honest_verdict(newcomer, m
         write(project, "models", models)
         write(project, "settings", BLOCKS["settings"])
         checked = project.kedro("doctor")
-        shown = project.kedro("run", "--params=loop.max_iterations=2", code=2)
+        shown = project.kedro("run", f"--params={SHORT}", code=2)
         asked = server.asked()
 
     assert "75" in checked

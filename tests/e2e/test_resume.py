@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.fakes.openai_server import FakeOpenAI
@@ -136,11 +137,7 @@ def read_until(process, text):
 
 
 def children(pid):
-    return {
-        int(path.name)
-        for path in Path("/proc").iterdir()
-        if path.name.isdigit() and f"PPid:\t{pid}\n" in (path / "status").read_text()
-    }
+    return {child.pid for child in psutil.Process(pid).children()}
 
 
 def is_running(pid):

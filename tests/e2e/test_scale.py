@@ -1,5 +1,6 @@
 """What docs/scale.md says, with its own text: data on object storage, stages by a scheduler."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from kedro.framework.project import pipelines
+from kedro.framework.startup import bootstrap_project
 from moto.server import ThreadedMotoServer
 
 from tests.e2e.conftest import REPOSITORY
@@ -117,6 +120,38 @@ def written(project):
     return [path for path in data.rglob("*") if path.is_file() and not came & set(path.parts)]
 
 
+def test_parts_that_are_attached_bring_an_iteration_to_the_end_that_a_driver_came_to(
+    after_a_loop, finished
+):
+    project = after_a_loop
+    (loop,) = project.loops()
+    bootstrap_project(project.folder)
+    ledger = project.data / "ledger" / loop
+    for event in (ledger / "closed.json", ledger / "i002/verdict.json"):
+        event.unlink()
+    for stage in ("fine_tuning", "evaluation"):
+        for name in pipelines[stage].all_outputs():
+            (ledger / f"i002/committed/{name}.json").unlink()
+    attach = f"--runner-params=attach={loop}/2"
+
+    early = project.kedro("run", "--env=test", "--namespaces=evaluation", attach, code=1)
+    trained = project.kedro("run", "--env=test", "--namespaces=fine_tuning", attach)
+    project.kedro("run", "--env=test", "--namespaces=evaluation", attach, code=2)
+
+    assert "fine_tuning" in early
+    assert "dropping the unfinished adapter" in " ".join(trained.split())
+    driven, _ = finished
+    for path in ("08_reporting/verdict.json", "08_reporting/scores.jsonl"):
+        assert project.load(path, f"{loop}-i002") == driven.load(path, f"{loop}-i002")
+    events = {path.relative_to(ledger) for path in ledger.rglob("*.json")}
+    before = driven.data / "ledger" / loop
+    assert events >= {path.relative_to(before) for path in before.rglob("*.json")}
+    closed = [json.loads((each / "closed.json").read_text("utf-8")) for each in (ledger, before)]
+    assert closed[0]["reason"] == closed[1]["reason"]
+
+
+@pytest.mark.soak  # its parts one by one: above
+@pytest.mark.timeout(600)
 def test_a_scheduler_runs_the_stages_to_the_end_that_a_driver_comes_to(project, finished, tmp_path):
     for file in (project.folder / "conf/test").iterdir():
         shutil.copy(file, project.folder / "conf/local")
