@@ -25,7 +25,7 @@ help:            ## show this list
 install: $(STAMP) $(MODELS)  ## build .venv with the locked packages, and the demo's models
 
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/demo-model.lock
-	@echo "installing into $(VENV): about 2 GB, a minute or two on a fast line"
+	@echo "installing into $(VENV): about 2.6 GB (with CUDA packages several more), a minute or two on a fast line"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9'
 	$(BIN)/uv pip install --python $(BIN)/python --constraint requirements/constraints.txt --editable '.[$(EXTRAS)]'

@@ -2,6 +2,7 @@
 
 import pytest
 from kedro.framework.project import pipelines
+from kedro.io import MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
 from llamaduo.attachment import LoopEndedError, pin_attached
@@ -189,6 +190,15 @@ def test_the_checks_before_a_part_read_the_versions_that_it_will_read(tmp_path):
 
     assert is_attached
     assert catalog.load("total") == {"value": 2}
+
+
+def test_an_iteration_to_look_at_is_refused_beside_the_one_to_run_in(tmp_path):
+    catalog = make_catalog(tmp_path)
+    catalog["params:at"] = MemoryDataset(1)
+    said = {"runner": str(LoopRunner(attach="new")), "run_id": "loop", "load_versions": {}}
+
+    with pytest.raises(InputError, match="leave out at"):
+        pin_attached(said, pipeline().filter(node_names=["add"]), catalog)
 
 
 def test_the_checks_of_a_run_that_is_not_attached_are_left_alone(tmp_path):

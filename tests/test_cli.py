@@ -39,10 +39,11 @@ def test_the_console_script_has_the_commands_that_kedro_finds():
     assert set(cli.commands) == {"run", "forget", "loops", "doctor"}
 
 
-def test_a_command_outside_of_a_project_says_so(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", ["forget --matching somebody", "loops", "doctor"])
+def test_a_command_outside_of_a_project_says_so(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    result = CliRunner().invoke(cli, ["forget", "--matching", "somebody"])
+    result = CliRunner().invoke(cli, command.split())
 
     assert result.exit_code == 1
     assert "pyproject.toml" in result.output

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from llamaduo.loop_estimate import Plan, flops
+from llamaduo.loop_estimate import Plan, flops, seconds_by
 from llamaduo.parameters import (
     EvaluationParameters,
     FairnessParameters,
@@ -11,6 +11,7 @@ from llamaduo.parameters import (
     LoopParameters,
     SynthesisParameters,
 )
+from tests.test_history import interrupted_loop
 
 
 def plan(**tuning):
@@ -44,3 +45,7 @@ def test_the_test_set_is_answered_in_each_iteration_the_rest_once():
 @pytest.mark.parametrize("rows", [1, 64])
 def test_a_matrix_product_has_a_speed(rows):
     assert flops(rows) > 0
+
+
+def test_a_loop_whose_reports_are_gone_tells_no_time(tmp_path):
+    assert seconds_by(interrupted_loop(tmp_path), plan()) is None

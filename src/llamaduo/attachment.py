@@ -8,7 +8,7 @@ from kedro.io import DataCatalog, Version
 from kedro.pipeline import Pipeline
 
 from llamaduo.errors import InputError
-from llamaduo.iterations import is_last, pinned_versions
+from llamaduo.iterations import AT, is_last, pinned_versions
 from llamaduo.ledger import Ledger, UnknownLoopError
 from llamaduo.parameters import LoopParameters
 
@@ -114,6 +114,11 @@ def parts_that_make(datasets: set[str]) -> str:
     return ", ".join(dict.fromkeys(parts))
 
 
+def is_attached(run_params: dict[str, Any]) -> bool:
+    """Whether a run works inside an iteration of a loop, by what hooks are told of it."""
+    return SAID.search(run_params["runner"]) is not None
+
+
 def pin_attached(run_params: dict[str, Any], part: Pipeline, catalog: DataCatalog) -> bool:
     """Let the checks before an attached run read what the run will read.
 
@@ -126,6 +131,10 @@ def pin_attached(run_params: dict[str, Any], part: Pipeline, catalog: DataCatalo
     said = SAID.search(run_params["runner"])
     if said is None:
         return False
+    if f"params:{AT}" in catalog:
+        raise InputError(
+            "at chooses an iteration to look at, attach the one to run in: leave out at"
+        )
     settings = LoopParameters.model_validate(catalog.load("params:loop"))
     at = Attachment.of(said[1], run_params["run_id"])
     at.check(part, settings, catalog.load(settings.ledger))

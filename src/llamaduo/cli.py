@@ -68,9 +68,11 @@ def _run(context: click.Context, /, resume: str | None = None, **options: Any) -
     attach = options["runner_params"].get("attach")
     if options["runner"] is None and (attach or not any(options[name] for name in SLICES)):
         options["runner"] = LOOP_RUNNER
-    if attach and (resume or options["pipeline"] or options["pipelines"]):
+    whole = resume or options["pipeline"] or options["pipelines"]
+    if attach and (whole or options["runner"] != LOOP_RUNNER):
         raise click.ClickException(
-            "attach goes with --namespaces, --nodes and the like, not with --pipelines or --resume"
+            "attach goes with --namespaces, --nodes and the like, not with --pipelines, --resume "
+            "or another --runner"
         )
     if resume:
         if options["runner"] != LOOP_RUNNER:

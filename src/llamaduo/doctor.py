@@ -83,7 +83,10 @@ def examine(context: KedroContext, pipeline: Pipeline) -> Iterator[Finding]:
     yield from _entries(patient)
     yield from _data(patient, shape)
     yield from _endpoints(patient)
-    if loaded.keys() >= NEEDED:
+    prompts = loaded.get("synthesis_prompts")
+    if prompts and (unknown := context.params["data_synthesis"].without_text(prompts)):
+        yield Finding("strategies", "problem", unknown)
+    elif loaded.keys() >= NEEDED:
         yield _cost(patient)
         if shape:
             yield _time(patient, shape)
@@ -329,12 +332,12 @@ def _time(patient: Patient, shape: Shape) -> Finding:
         start = loop.ledger.starts(loop.name)[-1]
         here = start.get("host") == socket.gethostname()
         complete = loop.ledger.last_complete() or ("", 0)
-        if here and start["inputs"].get("base_model") == described and complete[0] == loop.name:
-            minutes = loop_estimate.seconds_by(loop, plan) / 60
+        is_alike = start["inputs"].get("base_model") == described and complete[0] == loop.name
+        if here and is_alike and (seconds := loop_estimate.seconds_by(loop, plan)):
             return Finding(
                 "time",
                 "ok",
-                f"about {minutes:.0f} min for {plan.loop.max_iterations} iterations, as loop "
+                f"about {seconds / 60:.0f} min for {plan.loop.max_iterations} iterations, as loop "
                 f"{loop.name} took on this machine",
             )
     lengths = loop_estimate.mean_lengths(shape.tokenizer, _sample(patient.loaded["coverage_train"]))

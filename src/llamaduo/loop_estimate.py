@@ -83,10 +83,16 @@ class Lengths(NamedTuple):
     response: float
 
 
-def seconds_by(loop: Loop, plan: Plan) -> float:
-    """The time of a loop, by how long an earlier one took on this machine with this model."""
+def seconds_by(loop: Loop, plan: Plan) -> float | None:
+    """The time of a loop, by how long an earlier one took on this machine with this model.
+
+    Returns:
+        None where the reports of the earlier one are gone.
+    """
     entries = entries_of(loop)
     rows = [row for row in history_of(loop).iterations if row.seconds and row.iteration in entries]
+    if not rows:
+        return None
     trained = [entries[row.iteration]["training"] for row in rows]
     per_step = _total(trained, "seconds") / _total(trained, "steps")
     rest = sum((row.seconds or 0.0) - (row.training_seconds or 0.0) for row in rows) / len(rows)

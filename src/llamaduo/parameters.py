@@ -3,7 +3,7 @@
 All in one place, and longer than other files for it: this is where users look a parameter up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
 from typing import Annotated, Any, Literal
 
@@ -143,6 +143,16 @@ class SynthesisParameters(Parameters):
                 f"unknown: {', '.join(sorted(unknown))}; expected ISO 639 codes such as en, de, zh"
             )
         return languages
+
+    def without_text(self, prompts: Collection[str]) -> str | None:
+        """A sentence on the strategies of which no prompt text has the name, if there are any."""
+        unknown = sorted(self.strategies.keys() - set(prompts))
+        if not unknown:
+            return None
+        return (
+            f"data_synthesis.strategies names {', '.join(unknown)}, but there is no prompt text of "
+            f"that name; there are {', '.join(sorted(prompts))}"
+        )
 
     def new_pairs(self, iteration: int) -> int:
         """Pairs to ask for in an iteration (1, 2, …); none in the first."""

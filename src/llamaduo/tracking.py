@@ -19,6 +19,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, Version
 from kedro.pipeline import Pipeline
 
+from llamaduo.attachment import is_attached
 from llamaduo.errors import InputError
 from llamaduo.iterations import is_whole_loop
 from llamaduo.ledger import Ledger, place, version
@@ -67,7 +68,7 @@ class Tracking:
         self._experiment, self._loop = None, ""
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
         whole = is_whole_loop(pipeline, settings) and "LoopRunner" in run_params["runner"]
-        if whole and os.environ.get(URI):
+        if whole and not is_attached(run_params) and os.environ.get(URI):
             self._experiment = Experiment.open(catalog.load(settings.ledger))
 
     @hook_impl
@@ -150,10 +151,11 @@ class Experiment:
         parent = self._parent(loop)
         children = {run.data.tags[ITERATION]: run for run in self._find(PARENT, parent.info.run_id)}
         verdicts = self.ledger.verdicts(loop)
+        entries = _history(loop, max(verdicts), catalog) if verdicts else {}
         for iteration, verdict in verdicts.items():
             child = children.get(str(iteration))
             if child is None or child.info.status != "FINISHED":
-                numbers = numbers_of(loop, iteration, catalog)
+                numbers = numbers_of(entries[iteration])
                 self._add_iteration(parent, child, loop, iteration, verdict, numbers)
         if status == "FINISHED":
             verdict = verdicts[max(verdicts)]
@@ -210,14 +212,14 @@ class Experiment:
         self._client.set_terminated(child.info.run_id, "FINISHED", ended)
 
 
-def numbers_of(loop: str, iteration: int, catalog: DataCatalog) -> dict[str, float]:
+def _history(loop: str, last: int, catalog: DataCatalog) -> dict[int, dict[str, Any]]:
+    """Iteration: its entry; the last iteration's history has those of pruned ones too."""
+    dataset: Any = catalog.get("iteration_history", version=Version(version(loop, last), None))
+    return {entry["assessment"]["iteration"]: entry for entry in dataset.load()}
+
+
+def numbers_of(entry: dict[str, Any]) -> dict[str, float]:
     """What is sent of an iteration; scores are 0-100, costs are those of the loop so far."""
-
-    def load(name: str) -> Any:
-        dataset: Any = catalog.get(name, version=Version(version(loop, iteration), None))
-        return dataset.load()
-
-    entry, costs = load("iteration_history")[-1], load("costs")
     assessment, synthesis = entry["assessment"], entry["synthesis"]
     scores = {name: assessment[name] for name in ("similarity", "precision")}
     numbers = {
@@ -232,7 +234,7 @@ def numbers_of(loop: str, iteration: int, catalog: DataCatalog) -> dict[str, flo
             **{f"dropped_{reason}": count for reason, count in synthesis["dropped"].items()},
         },
         "training": {key: entry["training"][key] for key in TRAINING},
-        "loop": {key: costs[key] for key in ("usd", "tokens", "requests")},
+        "loop": {key: entry["costs"][key] for key in ("usd", "tokens", "requests")},
     }
     return {name: value for name, value in _flat(numbers).items() if value is not None}
 

@@ -64,9 +64,11 @@ def test_a_model_that_cannot_be_used_and_an_endpoint_that_is_down_are_told(proje
         gone = {"base_url": server.base_url, "model": "stand-in-triage"}
     project.configure("catalog.yml", {"service_llm": gone})
 
-    output = examined(project, "--env=test", code=1)
+    unknown = "--params=data_synthesis.strategies={hardest: 1}"
+    output = examined(project, "--env=test", unknown, code=1)
 
     assert "base_model problem" in output
+    assert "strategies problem data_synthesis.strategies names hardest" in output
     assert f"service_llm problem stand-in-triage at {gone['base_url']}" in output
     assert "judge ok" in output
     assert "Traceback" not in output

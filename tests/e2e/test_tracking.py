@@ -1,6 +1,7 @@
 """A loop that MLflow is told of, read from MLflow's own database."""
 
 import json
+import shutil
 import signal
 import sqlite3
 import sys
@@ -11,8 +12,10 @@ import pytest
 
 from llamaduo.errors import InputError
 from llamaduo.ledger import Ledger
-from llamaduo.tracking import Experiment
+from llamaduo.runner import LoopRunner
+from llamaduo.tracking import Experiment, Tracking
 from tests.e2e.test_resume import read_until
+from tests.test_runner import make_catalog, pipeline
 
 
 def reopen(project, *committed):
@@ -102,9 +105,14 @@ def test_a_loop_is_a_run_with_a_run_for_each_iteration_whatever_was_interrupted(
     assert sorted(steps) == [(1,), (2,)]
 
 
-def test_a_resume_tells_what_was_never_told_and_no_text_of_a_pair(after_a_loop, store):
+def test_a_resume_tells_what_was_never_told_pruned_or_not_and_no_text_of_a_pair(
+    after_a_loop, store
+):
     project = after_a_loop
     (loop,) = project.loops()
+    Ledger(project.data / "ledger").append(f"{loop}/i001/pruned", {"bytes": 1})
+    for version in [*project.data.glob(f"08_reporting/*/{loop}-i001")]:
+        shutil.rmtree(version)
     (project.data / f"ledger/{loop}/closed.json").unlink()
 
     project.kedro("run", "--env=test", "--resume", code=2)
@@ -175,3 +183,16 @@ def test_a_missing_extra_is_said(tmp_path, monkeypatch):
 
     with pytest.raises(InputError, match=r"pip install -e '\.\[mlflow\]'"):
         Experiment.open(Ledger(tmp_path))
+
+
+def test_an_attached_iteration_is_not_tracked_though_it_is_a_whole_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///unused.sqlite")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+
+    def begin(runner):
+        catalog = make_catalog(tmp_path)
+        Tracking().before_pipeline_run({"runner": str(runner)}, pipeline(), catalog)
+
+    with pytest.raises(InputError, match="MLflow is not installed"):
+        begin(LoopRunner())
+    begin(LoopRunner(attach="loop/2"))

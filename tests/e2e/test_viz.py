@@ -10,7 +10,7 @@ from tests.e2e.conftest import Project
 from tests.e2e.viz import browsing, click, serving
 
 NOT_OURS = "ERR_NAME_NOT_RESOLVED"
-"""Kedro-Viz asks the net for its news."""
+"""Its page asks Google for a font."""
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,7 @@ def project_context(
     env: str | None, parameters: dict[str, Any] | None = None
 ) -> Iterator[KedroContext]:
     """The project as a run would see it; what Kedro logs of its loads stays out of sight."""
+    configuration_folder()
     session = KedroSession.create(
         project_path=find_kedro_project(Path.cwd()), env=env, runtime_params=parameters
     )

@@ -52,7 +52,8 @@ class PreviousDataset(AbstractVersionedDataset[NoReturn, Any]):
             return None
         raise DatasetError(
             f"version {pin} of {self._path} is gone, and this iteration goes on from it. "
-            "Is the entry that made it still of the same type and filepath as this one?"
+            "Has kedro loops prune removed it? If not, is the entry that made it still of the same "
+            "type and filepath as this one?"
         )
 
     @property

@@ -51,11 +51,8 @@ def choose_seeds(
     Raises:
         InputError: A strategy has no prompt text, or no usable coverage pair was trained on.
     """
-    if unknown := synthesis.strategies.keys() - synthesis_prompts.keys():
-        raise InputError(
-            f"data_synthesis.strategies names {', '.join(sorted(unknown))}, but there is no prompt "
-            f"text of that name; there are {', '.join(sorted(synthesis_prompts))}"
-        )
+    if problem := synthesis.without_text(synthesis_prompts):
+        raise InputError(problem)
     so_far = previous_synthesis_report or BEFORE_FIRST
     iteration, done = so_far["iteration"] + 1, so_far["requests_so_far"]
     new_pairs = pairs_to_ask(iteration, previous_verdict, synthesis)
