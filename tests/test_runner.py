@@ -14,6 +14,7 @@ from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro_datasets.json import JSONDataset
 
+from llamaduo.errors import InputError
 from llamaduo.interruption import InterruptedRun
 from llamaduo.ledger import Ledger, UnknownLoopError
 from llamaduo.runner import LoopRunner
@@ -333,3 +334,8 @@ def test_paths_of_the_catalog_stay_inside_their_folder(tmp_path):
         "verdict.json",
         "ledger",
     }
+
+
+def test_a_mistyped_runner_parameter_is_named():
+    with pytest.raises(InputError, match=r"unexpected keyword argument 'attch'.*attach, inner"):
+        LoopRunner(attch="loop/1")

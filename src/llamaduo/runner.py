@@ -16,6 +16,7 @@ from pluggy import PluginManager
 from rich.console import Console
 
 from llamaduo.attachment import NEW, Attachment, parts_that_make, whole_loop
+from llamaduo.errors import InputError
 from llamaduo.interruption import SafePoint
 from llamaduo.iterations import (
     CommitHook,
@@ -83,7 +84,13 @@ class LoopRunner(AbstractRunner):
                 "of their own, so nothing that they save would be committed. "
                 "Use inner=SequentialRunner or inner=ThreadRunner."
             )
-        self._inner: AbstractRunner = runner_class(is_async=is_async, **inner_arguments)
+        try:
+            self._inner: AbstractRunner = runner_class(is_async=is_async, **inner_arguments)
+        except TypeError as error:  # Python's, which names the argument
+            raise InputError(
+                f"--runner-params: {error}; there are attach, inner, and what {inner} takes, such as "
+                "max_workers"
+            ) from error
         # Kedro's advice after a failure, --from-nodes, would begin a version outside of the loop.
         self._inner._suggest_resume_scenario = lambda *_: None
         self._resume = resume
