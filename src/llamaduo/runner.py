@@ -88,8 +88,8 @@ class LoopRunner(AbstractRunner):
             self._inner: AbstractRunner = runner_class(is_async=is_async, **inner_arguments)
         except TypeError as error:  # Python's, which names the argument
             raise InputError(
-                f"--runner-params: {error}; there are attach, inner, and what {inner} takes, such as "
-                "max_workers"
+                f"--runner-params: {error}; there are attach, inner, and what {inner} takes, such "
+                "as max_workers"
             ) from error
         # Kedro's advice after a failure, --from-nodes, would begin a version outside of the loop.
         self._inner._suggest_resume_scenario = lambda *_: None
