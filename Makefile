@@ -44,7 +44,7 @@ run: install $(BASELINES)  ## move the demo's task to the local LLM: loop until 
 	@echo "next: make viz, or your own task (README.md); kedro itself: source $(VENV)/bin/activate"
 
 test: install  ## the tests, with a tiny model trained and a loopback server asked for real
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 15
 	@echo "passed; next: make run"
 
 lint: $(STAMP)  ## what the code must look like
