@@ -3,9 +3,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rapidfuzz.distance import LCSseq
 
-from llamaduo.near_duplicates import NearDuplicates, Reserved, Tokenizer, similarity
+from llamaduo.near_duplicates import NearDuplicates, Quotations, Reserved, Tokenizer, similarity
 
 
 def test_the_similarity_is_rouge_l():
@@ -96,3 +98,18 @@ def test_a_reserved_text_is_found_by_itself_and_inside_another(text, is_copy):
     reserved = Reserved(0.7, [tokenizer.tokens(RESERVED)])
 
     assert reserved.has_copy(tokenizer.tokens(text)) == is_copy
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=24), min_size=1, max_size=6))
+def test_quoted_is_a_text_of_which_four_fifths_stand_in_runs_of_another(texts):
+    def covered(text, other):
+        runs = {tuple(other[start : start + 6]) for start in range(len(other) - 5)}
+        starts = [n for n in range(len(text) - 5) if tuple(text[n : n + 6]) in runs]
+        return len({place for start in starts for place in range(start, start + 6)})
+
+    quotations = Quotations(texts)
+
+    for other in texts:
+        assert quotations.of(other) == [
+            n for n, text in enumerate(texts) if 0 < covered(text, other) >= 0.8 * len(text)
+        ]

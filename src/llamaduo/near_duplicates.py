@@ -5,6 +5,7 @@ ROUGE-L F1 is 2·LCS / (|a| + |b|), which is the normalised Indel similarity of 
 rensa); sets of two tokens in a row would miss one pair in four.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -111,35 +112,50 @@ class NearDuplicates:
         return Indel.normalized_similarity(one, other, score_cutoff=cutoff) >= cutoff
 
 
+class Quotations:
+    """Texts, numbered from 0, and a search for those that another text quotes.
+
+    A text is quoted where four in five of its tokens lie in runs of 6 that both have, whatever
+    stands around them. (Tülu 3 is decontaminated so, by half of the tokens in runs of 8; Lambert et
+    al. 2024. That would take two tasks with the same instruction for copies, and miss short
+    prompts.)
+    """
+
+    def __init__(self, texts: Sequence[Tokens]) -> None:
+        self._lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        self._places: dict[tuple[int, ...], array[int]] = {}  # as if all texts were one
+        for start, text in zip(self._starts.tolist(), texts, strict=True):
+            for place, run in enumerate(_runs(text, QUOTED_RUN), start):
+                self._places.setdefault(run, array("q")).append(place)
+
+    def of(self, text: Tokens) -> list[int]:
+        """The numbers of the texts that this one quotes, ascending."""
+        found = [self._places[run] for run in set(_runs(text, QUOTED_RUN)) if run in self._places]
+        if not found:
+            return []
+        places = np.sort(np.concatenate(found))
+        covered = np.minimum(np.diff(places, append=places[-1] + QUOTED_RUN), QUOTED_RUN)
+        numbers = np.searchsorted(self._starts, places, side="right") - 1
+        quoted, first = np.unique(numbers, return_index=True)
+        enough = np.add.reduceat(covered, first) >= QUOTED_SHARE * self._lengths[quoted]
+        return [int(number) for number in quoted[enough]]
+
+
 class Reserved:
     """Prompts of which no copy may be trained on, and a search for copies.
 
-    A copy is a near-duplicate, or a text that quotes a reserved one, whatever stands around it:
-    four in five of the reserved tokens lie in runs of 6 that both texts have. (Tülu 3 is
-    decontaminated so, by half of the tokens in runs of 8; Lambert et al. 2024. That would take two
-    tasks with the same instruction for copies, and miss short prompts.)
+    A copy is a near-duplicate of a reserved text, or quotes one (see ``Quotations``).
     """
 
     def __init__(self, min_similarity: float, texts: Iterable[Tokens]) -> None:
-        self._texts = list(texts)
-        self._near = NearDuplicates(min_similarity, self._texts)
-        self._places: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        for number, text in enumerate(self._texts):
-            for place, run in enumerate(_runs(text, QUOTED_RUN)):
-                self._places.setdefault(run, []).append((number, place))
+        reserved = list(texts)
+        self._near = NearDuplicates(min_similarity, reserved)
+        self._quotations = Quotations(reserved)
 
     def has_copy(self, text: Tokens) -> bool:
         """Whether a text is a copy of a reserved one."""
-        return self._near.has(text) or self._is_quoted_in(text)
-
-    def _is_quoted_in(self, text: Tokens) -> bool:
-        quoted: dict[int, set[int]] = {}
-        for run in _runs(text, QUOTED_RUN):
-            for number, place in self._places.get(run, ()):
-                quoted.setdefault(number, set()).update(range(place, place + QUOTED_RUN))
-        return any(
-            len(places) >= QUOTED_SHARE * len(self._texts[n]) for n, places in quoted.items()
-        )
+        return self._near.has(text) or bool(self._quotations.of(text))
 
 
 def similarity(one: Tokens, other: Tokens) -> float:

@@ -414,6 +414,9 @@ class CoverageParameters(Parameters):
     shares: Shares = Shares()
     """What each split gets."""
     max_similarity: float = Field(0.7, gt=0, le=1)
-    """ROUGE-L F1 from which two prompts are near-duplicates, which stay in one split."""
+    """ROUGE-L F1 from which two prompts are near-duplicates, which stay in one split.
+
+    So do prompts that quote each other.
+    """
     seed: int = 1
     """Of the split."""

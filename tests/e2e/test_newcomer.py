@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+import subprocess
 from itertools import product
 from pathlib import Path
 
@@ -89,10 +90,15 @@ def newcomer(tmp_path):
 
 
 def write(project, kind, text):
-    name = "catalog" if kind in {"catalog", "models"} else "parameters"
-    path = project.folder / f"conf/local/{name}_{kind}.yml"
+    names = {"catalog": "catalog", "models": "catalog_models", "globals": "globals"}
+    path = project.folder / f"conf/local/{names.get(kind, f'parameters_{kind}')}.yml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def ignored_by_git(paths):
+    command = ["git", "check-ignore", "--no-index", *paths]
+    return subprocess.check_output(command, cwd=REPOSITORY, text=True).split()
 
 
 def test_a_newcomers_own_file_goes_from_nothing_to_an_honest_verdict(newcomer, monkeypatch):
@@ -100,8 +106,14 @@ def test_a_newcomers_own_file_goes_from_nothing_to_an_honest_verdict(newcomer, m
     monkeypatch.setenv("OPENAI_API_KEY", "sk-newcomer")
 
     write(project, "catalog", BLOCKS["catalog"])
+    write(project, "globals", BLOCKS["globals"])
     write(project, "parameters", BLOCKS["parameters"])
     project.kedro("run", "--pipelines=coverage")
+    coverage_files = ["data/01_raw/tickets/coverage_train.jsonl", "data/01_raw/coverage_train.jsonl"]
+    own, demo = coverage_files
+    assert "towels" in (project.folder / own).read_text("utf-8")
+    assert (project.folder / demo).read_bytes() == (REPOSITORY / demo).read_bytes()
+    assert ignored_by_git(coverage_files) == [own]
 
     with FakeOpenAI(answer=answer) as server:
         models = BLOCKS["models"].replace("https://api.openai.com/v1", server.base_url)

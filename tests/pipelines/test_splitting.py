@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaduo.errors import InputError
+from llamaduo.near_duplicates import Reserved, Tokenizer
 from llamaduo.parameters import Shares
 from llamaduo.pipelines.coverage.nodes import take_holdout, take_test, take_train
 from llamaduo.pipelines.coverage.splitting import group_near_duplicates, share_out
@@ -42,6 +43,19 @@ def test_near_duplicates_are_in_one_split():
 
     assert (table.groupby("group")["split"].nunique() == 1).all()
     assert set(table["split"]) == set(SPLITS)
+
+
+def test_no_pair_to_learn_from_quotes_one_of_the_others():
+    openings = ["Hello,", "a b c d e f g h", "i j k l m n o p"]
+    issues = [" ".join(f"{letter}{n}" for letter in "qrstuvwx") for n in range(30)]
+
+    table = split(pairs([f"{opening} {issue}" for issue in issues for opening in openings]))
+
+    tokenizer = Tokenizer.of_task(table)
+    tokens = table["prompt"].map(tokenizer.tokens)
+    kept_apart = Reserved(0.7, tokens[table["split"] != "train"])
+    assert not any(map(kept_apart.has_copy, tokens[table["split"] == "train"]))
+    assert table["group"].nunique() == 30
 
 
 def test_each_category_is_shared_out_alike():
@@ -103,8 +117,8 @@ def test_a_group_that_is_larger_than_a_share_allows_is_said(caplog):
 
     assert max(table["split"].value_counts()) == 40
     assert (
-        "near-duplicates stay together, and the largest group of them has 40 pairs"
-        in (warnings(caplog)[0])
+        "prompts that are alike, or quote each other, stay together, and the largest group of them "
+        "has 40 pairs" in warnings(caplog)[0]
     )
 
 
@@ -129,13 +143,23 @@ def test_the_three_files_have_every_pair_once_and_the_columns_of_a_coverage_set(
         assert file.columns.equals(table.columns.drop(["group", "split"]))
 
 
-def test_a_category_that_a_split_lacks_is_said(caplog):
-    alike = ["one two three four five six", "one two three four five seven"] * 2
-    table = pairs([*alike, *different(30)], ["rare"] * 4 + ["common"] * 30)
+def test_a_category_of_which_a_split_has_little_is_said(caplog):
+    alike = [f"one two three four five six {end}" for end in "abcdefghi"]
+    table = pairs([*alike, *different(36)], ["rare"] * 9 + ["common"] * 36)
 
     split(table)
 
-    assert any("no pair of category 'rare' is in" in each for each in warnings(caplog))
+    (said,) = [each for each in warnings(caplog) if each.startswith("category")]
+    assert said == (
+        "category 'rare' has 0 in test where 2 were wanted and 0 in holdout where 2 were wanted: "
+        "its 9 pairs are 1 group(s) of prompts that are alike or quote each other"
+    )
+
+
+def test_a_category_that_is_shared_out_about_as_wanted_is_not_said(caplog):
+    split(pairs(different(54), ["rare"] * 14 + ["common"] * 40))
+
+    assert warnings(caplog) == []
 
 
 def test_instructions_that_differ_by_category_keep_no_category_together():

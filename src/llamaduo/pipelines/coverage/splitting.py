@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from llamaduo.errors import InputError
-from llamaduo.near_duplicates import NearDuplicates, Tokenizer
+from llamaduo.near_duplicates import NearDuplicates, Quotations, Tokenizer
 from llamaduo.parameters import CoverageParameters, EvaluationParameters, Shares
 
 logger = logging.getLogger(__name__)
@@ -24,8 +24,9 @@ def assign_splits(
 ) -> pd.DataFrame:
     """Share the pairs out among train, test and holdout.
 
-    Near-duplicates, also over several steps, stay together. Within each category, and over all, the
-    splits are as near to their shares as whole groups allow.
+    Near-duplicates and prompts that quote each other, also over several steps, stay together.
+    Within each category, and over all, the splits are as near to their shares as whole groups
+    allow.
 
     Returns:
         ``SplitPairs``.
@@ -36,19 +37,24 @@ def assign_splits(
     groups = group_near_duplicates(coverage_pairs, coverage.max_similarity)
     split = share_out(groups, list(coverage_pairs["category"]), coverage.shares, coverage.seed)
     split_pairs = coverage_pairs.assign(group=groups, split=[split[group] for group in groups])
-    _say_what_came(split_pairs, coverage.shares.of(len(split_pairs)), evaluation.min_prompts)
+    _say_what_came(split_pairs, coverage.shares, evaluation.min_prompts)
     return split_pairs
 
 
 def group_near_duplicates(pairs: pd.DataFrame, max_similarity: float) -> list[int]:
-    """The number of each prompt's group, from 1 in the order of their first prompts."""
+    """The number of each prompt's group, from 1 in the order of their first prompts.
+
+    A prompt that quotes another one is in its group too: in different splits they would be copies
+    to the checks of data_synthesis.
+    """
     tokenizer = Tokenizer.of_task(pairs)
     texts = [tuple(tokenizer.tokens(prompt)) for prompt in pairs["prompt"]]
     number = {text: n for n, text in enumerate(dict.fromkeys(texts))}
     known = NearDuplicates(max_similarity)
+    quotations = Quotations([list(text) for text in number])
     links: list[tuple[int, int]] = []
     for text, n in number.items():
-        links += [(n, other) for other in known.of(list(text))]
+        links += [(n, other) for other in (*known.of(list(text)), *quotations.of(list(text)))]
         known.add(list(text))
     one, other = np.array(links, dtype=int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(number), len(number)))
@@ -102,23 +108,29 @@ def _strata(groups: Sequence[int], categories: Sequence[str], seed: int) -> list
     return list(strata.values())
 
 
-def _say_what_came(split_pairs: pd.DataFrame, wanted: dict[str, float], min_prompts: int) -> None:
+def _say_what_came(split_pairs: pd.DataFrame, shares: Shares, min_prompts: int) -> None:
     sizes = split_pairs["split"].value_counts()
+    wanted = shares.of(len(split_pairs))
     logger.info("pairs: %s", ", ".join(f"{sizes[name]} {name}" for name in wanted))
     if any(sizes[name] < count * (1 - FAR_OFF) - 1 for name, count in wanted.items()):
         logger.warning(
-            "wanted were %s: near-duplicates stay together, and the largest group of them has %d "
-            "pairs",
+            "wanted were %s: prompts that are alike, or quote each other, stay together, and the "
+            "largest group of them has %d pairs",
             ", ".join(f"{count:.0f} {name}" for name, count in wanted.items()),
             split_pairs["group"].value_counts().max(),
         )
     for category, pairs in split_pairs.groupby("category"):
-        absent = [name for name in wanted if name not in set(pairs["split"])]
-        if absent and len(pairs) >= len(wanted):
+        came = pairs["split"].value_counts()
+        if short := [
+            f"{came.get(name, 0)} in {name} where {count:.0f} were wanted"
+            for name, count in shares.of(len(pairs)).items()
+            if round(count) and came.get(name, 0) < count / 2
+        ]:
             logger.warning(
-                "no pair of category %r is in %s: its %d pairs are %d groups of near-duplicates",
+                "category %r has %s: its %d pairs are %d group(s) of prompts that are alike or "
+                "quote each other",
                 category,
-                " and ".join(absent),
+                " and ".join(short),
                 len(pairs),
                 pairs["group"].nunique(),
             )
