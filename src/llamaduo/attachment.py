@@ -4,11 +4,11 @@ import re
 from typing import Any, NamedTuple, cast
 
 from kedro.framework.project import pipelines
-from kedro.io import DataCatalog, Version
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from llamaduo.errors import InputError
-from llamaduo.iterations import AT, is_last, pinned_versions
+from llamaduo.iterations import AT, is_last, pin, pinned_versions
 from llamaduo.ledger import Ledger, UnknownLoopError
 from llamaduo.parameters import LoopParameters
 
@@ -145,9 +145,7 @@ def pin_attached(run_params: dict[str, Any], part: Pipeline, catalog: DataCatalo
             "of its iteration"
         )
     for name in part.inputs() & set(pins):
-        dataset: Any = catalog.get(name)
-        # In place: a replaced entry would lose its validator.
-        dataset._version = Version(pins[name], dataset._version.save)
+        pin(catalog.get(name), pins[name])
     return True
 
 

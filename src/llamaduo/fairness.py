@@ -83,6 +83,7 @@ class Gap:
         limits: FairnessLimits,
         *,
         adjusted_p: float | None = None,
+        level: float | None = None,
         least_significant: float | None = None,
         alarm: bool = False,
     ) -> dict[str, Any]:
@@ -98,6 +99,7 @@ class Gap:
             "p_value": self.p_value,
             "limit": getattr(limits, self.measure),
             "adjusted_p": adjusted_p,
+            "level": level,
             "least_significant_gap": least_significant,
             "alarm": alarm,
         }
@@ -261,8 +263,8 @@ def raise_alarms(gaps: list[Gap], limits: FairnessLimits, alpha: float) -> list[
     correction (Tarone 1990).
 
     Returns:
-        The gaps as reports have them, with ``adjusted_p`` (null for such a test),
-        ``least_significant_gap`` among so many tests, and ``alarm``.
+        The gaps as reports have them, with ``adjusted_p`` (null for such a test), the ``level``
+        that it is held against, ``least_significant_gap`` among so many tests, and ``alarm``.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -279,7 +281,9 @@ def raise_alarms(gaps: list[Gap], limits: FairnessLimits, alpha: float) -> list[
         alarm = is_over and p_value is not None and p_value <= alpha
         least = gap.least_significant(alpha / len(adjusted.keys() | {number}))
         judged.append(
-            gap.as_report(limits, adjusted_p=p_value, least_significant=least, alarm=alarm)
+            gap.as_report(
+                limits, adjusted_p=p_value, level=alpha, least_significant=least, alarm=alarm
+            )
         )
     return judged
 

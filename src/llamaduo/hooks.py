@@ -3,18 +3,15 @@
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
-from kedro.io import AbstractVersionedDataset, DataCatalog, Version
+from kedro.io import AbstractVersionedDataset, DataCatalog
 from kedro.io.core import VersionNotFoundError
 from kedro.pipeline import Pipeline
 
 from llamaduo.attachment import pin_attached
 from llamaduo.errors import InputError
-from llamaduo.iterations import AT, chosen_iteration, is_whole_loop, pinned_versions
+from llamaduo.iterations import AT, chosen_iteration, is_whole_loop, pin, pinned_versions
 from llamaduo.ledger import Ledger, version
-from llamaduo.parameters import (
-    IterationParameters,
-    LoopParameters,
-)
+from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account
 
 NO_VERSION = version("none", 0)
@@ -43,7 +40,7 @@ class Pins:
         chosen = chosen_iteration(catalog.load(f"params:{AT}"), ledger)
         pins = pinned_versions(ledger.committed(*chosen), settings, *chosen)
         for name in pins.keys() - (load_versions or {}).keys():
-            _pin(catalog.get(name), pins[name])
+            pin(catalog.get(name), pins[name])
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(
@@ -75,15 +72,9 @@ class Pins:
         for name in pipeline.inputs() - named:
             dataset = catalog.get(name)
             if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
-                _pin(dataset, pins.get(name) or _latest_whole(name, dataset, ledger))
+                pin(dataset, pins.get(name) or _latest_whole(name, dataset, ledger))
         for name in pipeline.all_outputs() - named:
-            _pin(catalog.get(name), None)  # what a node has just made is what the next one reads
-
-
-def _pin(dataset: Any, pin: str | None) -> None:
-    if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
-        # In place: a replaced entry would lose its validator.
-        dataset._version = Version(pin, dataset._version.save)
+            pin(catalog.get(name), None)  # what a node has just made is what the next one reads
 
 
 def _refuse_to_begin_inside(pipeline: Pipeline, catalog: DataCatalog, named: set[str]) -> None:

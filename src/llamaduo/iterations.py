@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from kedro.framework.hooks import hook_impl
-from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset
+from kedro.io import AbstractVersionedDataset, DataCatalog, MemoryDataset, Version
 from kedro.pipeline import Pipeline
 
 from llamaduo.errors import InputError
@@ -61,6 +61,13 @@ def pinned_versions(
     """
     own, previous = version(loop, iteration), version(loop, iteration - 1)
     return {**dict.fromkeys(made, own), **dict.fromkeys(settings.carry, previous)}
+
+
+def pin(dataset: Any, at: str | None) -> None:
+    """Let an entry be read at a version, or at its latest; nothing where it has none."""
+    if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
+        # In place: a replaced entry would lose its validator.
+        dataset._version = Version(at, dataset._version.save)
 
 
 def chosen_iteration(at: object, ledger: Ledger) -> tuple[str, int]:

@@ -5,15 +5,30 @@ from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
-from kedro.pipeline import Node
+from kedro.pipeline import Node, Pipeline
 from rich.console import Console
 from rich.table import Table
+
+from llamaduo.parameters import EvaluationParameters, LoopParameters
+from llamaduo.pipelines.evaluation.sentences import ADVISORY, doubt_service_llm, headline
 
 logger = logging.getLogger(__name__)
 
 
+REPORTS = {"evaluation_report": "report", "loop_report": "whole loop"}
+
+
 class Progress:
-    """Shows each node as it begins, and the iterations so far after each one."""
+    """Shows each node as it begins, the iterations so far after each one, and where reports lie."""
+
+    def __init__(self) -> None:
+        self._environment = ""
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        """Keep what commands that are named later need."""
+        env = run_params["env"]
+        self._environment = f" --env={env}" if env and env != "local" else ""
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -48,22 +63,60 @@ class Progress:
                 f"lower bound {_shown(confirmation['precision']['lower_bound'])}"
             )
         console.print(_spent(catalog.load("costs")))
+        evaluation = EvaluationParameters.model_validate(catalog.load("params:evaluation"))
+        console.print(headline(verdict, history[-1]["assessment"], evaluation))
         for obstacle in verdict["obstacles"]:
             console.print(f"no verdict on these scores: {obstacle}", markup=False)
         for alarm in verdict["alarms"]:
             console.print(f"fairness: {alarm}", markup=False)
         if verdict["target_reached"]:
-            console.print(f"target reached in iteration {verdict['iteration']}")
+            advice = f" ({ADVISORY})" if verdict["advisory"] else ""
+            console.print(f"target reached in iteration {verdict['iteration']}{advice}")
         elif verdict["stop"]:
             console.print(f"stopped without reaching the target: {verdict['reason']}")
-        if verdict["advisory"]:
-            console.print("advisory only: so few test prompts leave much to chance")
         if verdict["stop"]:
-            for name, title in (("evaluation_report", "report"), ("loop_report", "whole loop")):
-                report: Any = catalog[name]
-                url = report._fs.unstrip_protocol(str(report._get_load_path()))
-                console.print(f"{title}: {url}", soft_wrap=True, markup=False)
-            console.print("lineage and plots: kedro viz run")
+            _show_reports(console, catalog, set(REPORTS))
+            console.print(f"lineage and plots: kedro viz run{self._environment}")
+
+    @hook_impl
+    def after_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Print what a run that is no loop has made for people to read."""
+        if "LoopRunner" in run_params["runner"]:
+            return
+        console = Console()
+        if "baselines" in pipeline.all_outputs():
+            self._show_baselines(console, catalog)
+        _show_reports(console, catalog, pipeline.all_outputs())
+
+    def _show_baselines(self, console: Console, catalog: DataCatalog) -> None:
+        rows = catalog.load("baselines")["rows"]
+        table = Table(title="Baselines on the test set (0–100, ± standard error over prompts)")
+        table.add_column("")
+        for column in ("similarity", "precision", "all right"):
+            table.add_column(column, justify="right")
+        for row in rows:
+            right = f"{_shown(row['full_marks_percentage'])} %"
+            table.add_row(row["name"], _mean(row["similarity"]), _mean(row["precision"]), right)
+        console.print(table)
+        evaluation = EvaluationParameters.model_validate(catalog.load("params:evaluation"))
+        for doubt in doubt_service_llm(rows, evaluation):
+            console.print(doubt, markup=False)
+        settings = LoopParameters.model_validate(catalog.load("params:loop"))
+        if catalog.load(settings.ledger).last_complete():
+            console.print(
+                "into a report made before: kedro run --from-nodes=evaluation.compare_baselines "
+                f"--params=at=best{self._environment}",
+                soft_wrap=True,
+            )
+
+
+def _show_reports(console: Console, catalog: DataCatalog, made: set[str]) -> None:
+    for name in [name for name in REPORTS if name in made]:
+        report: Any = catalog[name]
+        url = report._fs.unstrip_protocol(str(report._get_load_path()))
+        console.print(f"{REPORTS[name]}: {url}", soft_wrap=True, markup=False)
 
 
 def _spent(costs: dict[str, Any]) -> str:

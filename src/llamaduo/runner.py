@@ -150,8 +150,6 @@ class LoopRunner(AbstractRunner):
             return self._hold(loop, hook_manager, holder, again, work, begins=at.is_new)
         if self._resume:
             name = ledger.unfinished(None if self._resume == "latest" else self._resume)
-        elif left := ledger.open_loops():
-            logger.info("a new loop; unfinished ones go on by --resume: %s", ", ".join(left))
         loop = Loop(name, pipeline, catalog, settings, ledger)
         again = f"{self._resuming_command} {name}"
         work = partial(self._repeat, loop, hook_manager)
@@ -177,6 +175,8 @@ class LoopRunner(AbstractRunner):
         threads = not isinstance(self._inner, SequentialRunner)
         safe_point = SafePoint(threads=threads, farewell=say_how_to_go_on)
         with loop.ledger.held(holder), safe_point.watching():
+            if begins and (left := loop.ledger.open_loops()):
+                logger.info("a new loop; unfinished ones go on by --resume: %s", ", ".join(left))
             enter_start(loop, resumed=not begins)
             try:
                 return work(safe_point)

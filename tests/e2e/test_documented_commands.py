@@ -34,6 +34,9 @@ ELSEWHERE = {
         "test_the_key_is_in_no_output_and_in_no_file_that_a_run_or_viz_writes"
     ),
     "kedro viz run --include-hooks --params=at=2": "test_at_shows_an_earlier_iteration",
+    "kedro run --from-nodes=evaluation.compare_baselines --params=at=best": (
+        "test_baselines_come_into_a_report_that_was_made_before"
+    ),
     "kedro viz build": ("test_a_static_site_shows_the_lineage_and_no_text_where_rows_are_off"),
     "kedro run --namespaces=data_synthesis --runner-params=attach=new": SCHEDULER,
     "kedro run --namespaces=fine_tuning --runner-params=attach=LOOP/1": PARTS,
@@ -46,7 +49,12 @@ ELSEWHERE = {
 """Command: the test that runs it."""
 SCRIPTS = ("sbatch", "loop=", "after=", "for ", "job=", "done", "--wrap")
 """Lines of the Slurm script, which is run whole."""
-OTHERS = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve", "mlflow server", "pip install")
+OTHERS = (
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve",
+    "mlflow server",
+    "pip install",
+    "python -m http.server",
+)
 """Not this project's programs; they were not run."""
 
 

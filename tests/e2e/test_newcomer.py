@@ -109,11 +109,10 @@ def test_a_newcomers_own_file_goes_from_nothing_to_an_honest_verdict(newcomer, m
     write(project, "globals", BLOCKS["globals"])
     write(project, "parameters", BLOCKS["parameters"])
     project.kedro("run", "--pipelines=coverage")
-    coverage_files = ["data/01_raw/tickets/coverage_train.jsonl", "data/01_raw/coverage_train.jsonl"]
-    own, demo = coverage_files
+    own, demo = "data/01_raw/tickets/coverage_train.jsonl", "data/01_raw/coverage_train.jsonl"
     assert "towels" in (project.folder / own).read_text("utf-8")
     assert (project.folder / demo).read_bytes() == (REPOSITORY / demo).read_bytes()
-    assert ignored_by_git(coverage_files) == [own]
+    assert ignored_by_git([own, demo]) == [own]
 
     with FakeOpenAI(answer=answer) as server:
         models = BLOCKS["models"].replace("https://api.openai.com/v1", server.base_url)

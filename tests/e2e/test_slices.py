@@ -95,6 +95,18 @@ def test_at_names_the_iteration_that_a_slice_reads(after_a_loop):
     assert project.json("08_reporting/verdict.json", version)["iteration"] == 1
 
 
+def test_baselines_come_into_a_report_that_was_made_before(after_a_loop):
+    project = after_a_loop
+
+    shown = project.kedro("run", "--env=test", "--pipelines=baselines")
+    command = re.search(r"^into a report made before: kedro (.*)$", shown, re.MULTILINE)[1]
+    made = project.kedro(*command.split())
+
+    assert re.search(r"service LLM itself\W+\d+\.\d ± \d", shown)
+    report = Path(re.search(r"^report: file://(.*)$", made, re.MULTILINE)[1])
+    assert "service LLM itself" in report.read_text("utf-8")
+
+
 def test_a_notebook_reads_the_iteration_that_at_names(finished):
     project, _ = finished
     (loop,) = project.loops()

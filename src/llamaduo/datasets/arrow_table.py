@@ -1,14 +1,14 @@
 """Tables as dataset folders of Hugging Face."""
 
-from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
 
 class ArrowTableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
-    """A table as a folder of ``datasets.Dataset.save_to_disk``.
+    """A table as a folder of ``datasets.Dataset.save_to_disk``, also on object storage.
 
     kedro-datasets' ``huggingface.ArrowDataset`` gives a ``datasets.Dataset``, where nodes take
     pandas tables.
@@ -21,7 +21,8 @@ class ArrowTableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = Path(filepath)
+        self._filepath = filepath.rstrip("/")
+        self._files, self._path = fsspec.url_to_fs(self._filepath)
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
@@ -32,7 +33,7 @@ class ArrowTableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         """
         from datasets import DatasetDict, load_from_disk
 
-        stored = load_from_disk(str(self._filepath))
+        stored = load_from_disk(self._filepath)
         if isinstance(stored, DatasetDict):
             raise DatasetError(
                 f"{self._filepath} holds the splits {', '.join(stored)}; name one of their folders"
@@ -41,13 +42,17 @@ class ArrowTableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         return table
 
     def save(self, data: pd.DataFrame) -> None:
-        """Write the rows anew."""
+        """Write the rows anew, in place of the old folder once all of them are written."""
         from datasets import Dataset
 
-        Dataset.from_pandas(data, preserve_index=False).save_to_disk(str(self._filepath))
+        partial = f"{self._filepath}.partial"
+        Dataset.from_pandas(data, preserve_index=False).save_to_disk(partial)
+        if self._files.exists(self._path):
+            self._files.rm(self._path, recursive=True)
+        self._files.mv(f"{self._path}.partial", self._path, recursive=True)
 
     def _exists(self) -> bool:
-        return (self._filepath / "dataset_info.json").exists()
+        return bool(self._files.exists(f"{self._path}/dataset_info.json"))
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}

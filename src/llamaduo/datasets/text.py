@@ -8,7 +8,7 @@ from kedro_datasets._typing import JSONPreview
 from kedro_datasets.text import TextDataset
 
 
-class CardDataset(TextDataset):  # type: ignore[misc]
+class CardDataset(TextDataset):
     """A text whose lines Kedro-Viz shows.
 
     Kedro-Viz would render Markdown and HTML, but only after it has made them safe, so that what a
@@ -26,7 +26,7 @@ class CardDataset(TextDataset):  # type: ignore[misc]
         return JSONPreview(json.dumps(self.load().splitlines(), ensure_ascii=False))
 
 
-class PageDataset(TextDataset):  # type: ignore[misc]
+class PageDataset(TextDataset):
     """A page for the browser, of which Kedro-Viz shows the address.
 
     ```yaml

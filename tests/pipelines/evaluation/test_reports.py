@@ -247,6 +247,13 @@ def test_a_proof_on_few_prompts_is_called_advice():
     assert "advice and no proof: fewer than 10 prompts" in said[1]
 
 
+def test_the_heading_of_advice_says_so():
+    few = entry([90] * 40, min_prompts=100)
+
+    for page in pages(few):
+        assert ": the target is not reached yet (advisory: so few prompts" in text_of(page)
+
+
 def test_the_score_that_misses_is_named():
     missing = entry([95.0, 96] * 20)
     missing["assessment"]["similarity"] = entry([60.0, 61] * 20)["assessment"]["similarity"]
@@ -367,6 +374,7 @@ GAP = {
     "p_value": 0.0001,
     "limit": 10,
     "adjusted_p": 0.0004,
+    "level": 0.05 / 2 / 12,
     "least_significant_gap": 12.5,
     "alarm": True,
 }
@@ -406,7 +414,7 @@ def test_what_the_fairness_audit_found_is_told_with_its_strength():
     cells = (
         r"label gap of priority = high ?female, male ?40, 42 ?80\.0, 30\.0 ?\+50\.0 ?30\.0 to 65\.0"
     )
-    assert re.search(cells + r" ?< 0\.001 ?12\.5 ?10", text_of(iteration))
+    assert re.search(cells + r" ?< 0\.001 ?0\.0021 ?12\.5 ?10", text_of(iteration))
     assert "priority = low" not in text_of(iteration)
     assert "pairs, balanced" in text_of(iteration)
     assert (
@@ -486,6 +494,19 @@ def test_the_ratio_stands_in_the_reports():
         assert "precision 90.0 %" in text_of(page)
         assert "service LLM itself" in text_of(page)
         assert "On these its precision is 90 % of the service LLM's own (95 %" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    ("own", "doubted"), [([20, 40] * 20, True), ([79, 80] * 20, False), ([90] * 40, False)]
+)
+def test_a_service_llm_below_the_target_is_doubted_where_it_is_not_chance(own, doubted):
+    scores = per_prompt(scored(own))
+    service_llm = {**entry(own)["assessment"], "name": "service LLM itself", "scores": scores}
+    baselines = compared([90] * 40, {"setup": describe_setup(*setup()), "rows": [service_llm]})
+
+    said = "The service LLM itself has a similarity of 30.0, where the target is 80"
+    for page in pages(entry([90] * 40), baselines=baselines):
+        assert (said in text_of(page)) == doubted
 
 
 def test_the_worst_responses_come_first_and_perfect_ones_not_at_all():

@@ -1,6 +1,5 @@
 """From what the scores prove to a verdict."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from llamaduo.pipelines.evaluation.assessment import (
     summarise_scores,
     too_few_judged,
 )
+from llamaduo.pipelines.evaluation.sentences import conclude
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def reach_verdict(
         "best_iteration": assessment["iteration" if reached else "best_iteration"],
         "next_tuning": None if reason else assessment["next_tuning"],
     }
-    logger.info("verdict: %s", json.dumps(verdict))
+    logger.info("%s", conclude(verdict))
     return verdict
 
 

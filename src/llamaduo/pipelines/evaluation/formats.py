@@ -18,6 +18,11 @@ def probability(value: float | None) -> str:
     return "< 0.001" if value is not None and value < 0.001 else number(value, 3)
 
 
+def level(value: float | None) -> str:
+    """A level of significance."""
+    return "–" if value is None else f"{value:.2g}"
+
+
 def interval(ends: list[float | None]) -> str:
     """Its two ends."""
     low, high = ends
@@ -38,6 +43,7 @@ FILTERS = {
     "number": number,
     "signed": signed,
     "probability": probability,
+    "level": level,
     "interval": interval,
     "percentages": percentages,
     "plain": plain,

@@ -13,7 +13,7 @@ from llamaduo.parameters import EvaluationParameters, IterationParameters
 from llamaduo.pipelines.evaluation.formats import FILTERS
 from llamaduo.pipelines.evaluation.judging import SCORES
 from llamaduo.pipelines.evaluation.sentences import (
-    REASONS,
+    conclude,
     coverage_notes,
     explain_verdict,
     notes_on_models,
@@ -275,7 +275,7 @@ def _render(
     latest = history[-1]
     verdict = latest["verdict"]
     return environment.get_template(template).render(
-        title=f"Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}",
+        title=conclude(verdict),
         verdict=verdict,
         sentences=explain_verdict(latest, confirmation, baselines, evaluation),
         notes=notes_on_models(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from llamaduo.parameters import EvaluationParameters
+from llamaduo.pipelines.evaluation.comparison import SERVICE_LLM
 from llamaduo.service_llm.jury import are_one_model
 
 REASONS = {
@@ -21,7 +22,14 @@ STAND_IN_NOTE = (
     "The {role} here was {model}, an embedded stand-in that knows this one demo task; it stands "
     "for no real service LLM."
 )
+ADVISORY = "advisory: so few prompts leave much to chance"
 SAME_MODEL_NOTE = "{model} is both teacher and judge here; a model favours what it taught."
+
+
+def conclude(verdict: dict[str, Any]) -> str:
+    """The verdict in a line, for headings and logs."""
+    advice = f" ({ADVISORY})" if verdict["advisory"] else ""
+    return f"Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}{advice}"
 
 
 def explain_verdict(
@@ -32,7 +40,7 @@ def explain_verdict(
 ) -> list[str]:
     """The verdict for whoever must decide, in plain sentences."""
     verdict, assessment = latest["verdict"], latest["assessment"]
-    sentences = [_headline(verdict, assessment, evaluation)]
+    sentences = [headline(verdict, assessment, evaluation)]
     if verdict["advisory"]:
         sentences.append(
             f"This is advice and no proof: fewer than {evaluation.min_prompts} prompts leave much "
@@ -51,6 +59,7 @@ def explain_verdict(
             f"On these its precision is {100 * ratios['precision']['ratio']:.0f} % of the service "
             f"LLM's own{within}."
         )
+    sentences += doubt_service_llm(baseline_comparison["rows"], evaluation)
     if confirmation:
         told = _score_sentences("holdout prompts, which steered nothing,", confirmation, evaluation)
         sentences += told
@@ -66,9 +75,10 @@ def explain_verdict(
     return sentences
 
 
-def _headline(
+def headline(
     verdict: dict[str, Any], assessment: dict[str, Any], evaluation: EvaluationParameters
 ) -> str:
+    """Whether the local LLM may take over, in a sentence."""
     if verdict["reason"] == "unfair":
         return "No: groups are not treated alike, and that is to end this loop."
     if verdict["target_reached"] and verdict["advisory"]:
@@ -107,6 +117,29 @@ def _score_sentences(
             f"target of {target:g} is {met}."
         )
     return sentences
+
+
+def doubt_service_llm(rows: list[dict[str, Any]], evaluation: EvaluationParameters) -> list[str]:
+    """A sentence where the service LLM itself is, beyond chance, below a target.
+
+    Args:
+        rows: Of the baselines.
+    """
+    below = [
+        f"a {name} of {row[name]['mean']:.1f}, where the target is {target:g}"
+        for row in rows
+        if row["name"] == SERVICE_LLM
+        for name, target in evaluation.targets.items()
+        if row[name]["mean"] is not None
+        and row[name]["mean"] + 2 * (row[name]["standard_error"] or 0) < target
+    ]
+    if not below:
+        return []
+    return [
+        f"The service LLM itself has {' and '.join(below)}: either the target is more than it can "
+        "give, or it is not asked here as it was for the references; look whether prompts and "
+        "system messages are those that it had."
+    ]
 
 
 def synthesis_notes(synthesis_report: dict[str, Any]) -> list[str]:
