@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/demo-model.lo
 $(MODELS): | $(STAMP)
 	$(BIN)/python -m llamaduo.local_llm.demo_model
 
-$(BASELINES): $(wildcard data/01_raw/coverage_train.* data/01_raw/coverage_test.*) conf/base/catalog_models.yml \
+$(BASELINES): $(wildcard data/01_raw/coverage_t* data/01_raw/*/coverage_t*) conf/base/catalog_models.yml \
 		conf/base/parameters_evaluation.yml conf/base/prompts/judge.txt | $(STAMP) $(MODELS)
 	$(BIN)/kedro run --pipelines=baselines
 

@@ -16,7 +16,7 @@ from kedro_datasets.json import JSONDataset
 
 from llamaduo.errors import InputError
 from llamaduo.interruption import InterruptedRun
-from llamaduo.ledger import Ledger, UnknownLoopError
+from llamaduo.ledger import Ledger, LoopBusyError, UnknownLoopError
 from llamaduo.runner import LoopRunner
 
 LOOP = {"max_iterations": 5, "carry": {"previous_total": "total"}}
@@ -87,6 +87,19 @@ def test_it_repeats_until_the_signal_says_stop_with_one_version_per_iteration(tm
         assert versions(tmp_path, name) == expected
     assert [value(tmp_path, "total", version) for version in expected] == [1, 2, 3]
     assert outputs["verdict"].load()["reason"] == "high enough"
+
+
+def test_a_running_loop_is_not_called_unfinished(tmp_path, caplog):
+    caplog.set_level("INFO")
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append("running/opened", {})
+
+    with ledger.held("loop running"), pytest.raises(LoopBusyError, match="loop running"):
+        LoopRunner().run(pipeline(), make_catalog(tmp_path), run_id="loop")
+    assert "unfinished" not in caplog.text
+
+    LoopRunner().run(pipeline(), make_catalog(tmp_path), run_id="loop")
+    assert "a new loop; unfinished ones go on by --resume: running" in caplog.text
 
 
 def test_the_ledger_tells_what_the_folders_show(tmp_path):

@@ -69,11 +69,11 @@ class Progress:
             console.print(f"no verdict on these scores: {obstacle}", markup=False)
         for alarm in verdict["alarms"]:
             console.print(f"fairness: {alarm}", markup=False)
+        advice = f" ({ADVISORY})" if verdict["advisory"] else ""
         if verdict["target_reached"]:
-            advice = f" ({ADVISORY})" if verdict["advisory"] else ""
             console.print(f"target reached in iteration {verdict['iteration']}{advice}")
         elif verdict["stop"]:
-            console.print(f"stopped without reaching the target: {verdict['reason']}")
+            console.print(f"stopped without reaching the target: {verdict['reason']}{advice}")
         if verdict["stop"]:
             _show_reports(console, catalog, set(REPORTS))
             console.print(f"lineage and plots: kedro viz run{self._environment}")

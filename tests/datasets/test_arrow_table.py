@@ -2,7 +2,6 @@ import uuid
 
 import pandas as pd
 import pytest
-from kedro.io import DatasetError
 
 from llamaduo.datasets import ArrowTableDataset
 
@@ -20,13 +19,3 @@ def test_a_table_comes_back_from_wherever_it_was_saved(tmp_path, root):
 
     assert dataset.exists()
     pd.testing.assert_frame_equal(dataset.load(), TABLE.iloc[::-1].reset_index(drop=True))
-
-
-def test_a_save_that_fails_leaves_the_old_rows(tmp_path):
-    dataset = ArrowTableDataset(filepath=str(tmp_path / "pairs"))
-    dataset.save(TABLE)
-
-    with pytest.raises(DatasetError):
-        dataset.save(pd.DataFrame({"prompt": ["a", 1]}))
-
-    pd.testing.assert_frame_equal(dataset.load(), TABLE)

@@ -132,7 +132,7 @@ def test_a_newcomers_own_file_goes_from_nothing_to_an_honest_verdict(newcomer, m
         asked = server.asked()
 
     assert "75" in checked
-    assert "stopped without reaching the target: max_iterations" in shown
+    assert "stopped without reaching the target: max_iterations (advisory: so few" in shown
     assert {body["model"] for body in asked} == {"gpt-4o-2024-08-06", "gpt-4.1"}
     ledger = project.folder / "data/ledger"
     (closed,) = ledger.glob("*/closed.json")

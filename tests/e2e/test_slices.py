@@ -98,11 +98,13 @@ def test_at_names_the_iteration_that_a_slice_reads(after_a_loop):
 def test_baselines_come_into_a_report_that_was_made_before(after_a_loop):
     project = after_a_loop
 
-    shown = project.kedro("run", "--env=test", "--pipelines=baselines")
+    more_than_it_gives = "--params=evaluation.target_precision=99.9"
+    shown = project.kedro("run", "--env=test", "--pipelines=baselines", more_than_it_gives)
     command = re.search(r"^into a report made before: kedro (.*)$", shown, re.MULTILINE)[1]
     made = project.kedro(*command.split())
 
     assert re.search(r"service LLM itself\W+\d+\.\d ± \d", shown)
+    assert "The service LLM itself has a precision of" in shown
     report = Path(re.search(r"^report: file://(.*)$", made, re.MULTILINE)[1])
     assert "service LLM itself" in report.read_text("utf-8")
 

@@ -149,11 +149,18 @@ def test_a_category_of_which_a_split_has_little_is_said(caplog):
 
     split(table)
 
-    (said,) = [each for each in warnings(caplog) if each.startswith("category")]
-    assert said == (
-        "category 'rare' has 0 in test where 2 were wanted and 0 in holdout where 2 were wanted: "
-        "its 9 pairs are 1 group(s) of prompts that are alike or quote each other"
+    assert (
+        "'rare' with 9 pairs in 1 group(s) has 0 in test where 2 were wanted and 0 in holdout "
+        "where 2 were wanted" in warnings(caplog)[-1]
     )
+
+
+def test_many_categories_of_which_a_split_has_little_are_one_warning(caplog):
+    split(pairs(different(150), [f"c{n // 3}" for n in range(150)]))
+
+    (said,) = warnings(caplog)
+    assert said.count(" has 0 in ") == 5
+    assert said.endswith(" more, see coverage_report")
 
 
 def test_a_category_that_is_shared_out_about_as_wanted_is_not_said(caplog):

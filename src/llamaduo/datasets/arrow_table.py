@@ -8,7 +8,9 @@ from kedro.io import AbstractDataset, DatasetError
 
 
 class ArrowTableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
-    """A table as a folder of ``datasets.Dataset.save_to_disk``, also on object storage.
+    """A table as a folder of ``datasets.Dataset.save_to_disk``.
+
+    It may be on object storage, with keys from the environment.
 
     kedro-datasets' ``huggingface.ArrowDataset`` gives a ``datasets.Dataset``, where nodes take
     pandas tables.
@@ -21,8 +23,7 @@ class ArrowTableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = filepath.rstrip("/")
-        self._files, self._path = fsspec.url_to_fs(self._filepath)
+        self._filepath = filepath
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
@@ -42,17 +43,14 @@ class ArrowTableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         return table
 
     def save(self, data: pd.DataFrame) -> None:
-        """Write the rows anew, in place of the old folder once all of them are written."""
+        """Write the rows anew."""
         from datasets import Dataset
 
-        partial = f"{self._filepath}.partial"
-        Dataset.from_pandas(data, preserve_index=False).save_to_disk(partial)
-        if self._files.exists(self._path):
-            self._files.rm(self._path, recursive=True)
-        self._files.mv(f"{self._path}.partial", self._path, recursive=True)
+        Dataset.from_pandas(data, preserve_index=False).save_to_disk(self._filepath)
 
     def _exists(self) -> bool:
-        return bool(self._files.exists(f"{self._path}/dataset_info.json"))
+        files, path = fsspec.url_to_fs(self._filepath)
+        return bool(files.exists(f"{path}/dataset_info.json"))
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}

@@ -180,10 +180,11 @@ def test_a_stand_in_is_called_one_and_has_no_terms():
     ids=["one", "two", "none"],
 )
 def test_the_languages_are_those_of_the_prompts(prompts, found, multilinguality):
-    data = DatasetCard(card(training_set(prompt=prompts))).data
+    made = DatasetCard(card(training_set(prompt=prompts)))
 
-    assert data.language == found
-    assert data.multilinguality == multilinguality
+    assert made.data.language == found
+    assert made.data.multilinguality == multilinguality
+    assert ("guesses them" in made.text) == (found is not None)
 
 
 def test_personal_details_are_counted_where_they_were_looked_for():

@@ -414,7 +414,7 @@ def test_what_the_fairness_audit_found_is_told_with_its_strength():
     cells = (
         r"label gap of priority = high ?female, male ?40, 42 ?80\.0, 30\.0 ?\+50\.0 ?30\.0 to 65\.0"
     )
-    assert re.search(cells + r" ?< 0\.001 ?0\.0021 ?12\.5 ?10", text_of(iteration))
+    assert re.search(cells + r" ?0\.0004 ?0\.00208 ?12\.5 ?10", text_of(iteration))
     assert "priority = low" not in text_of(iteration)
     assert "pairs, balanced" in text_of(iteration)
     assert (
@@ -429,6 +429,13 @@ def test_a_fair_iteration_says_what_was_measured_and_never_that_it_passed():
     for page in pages(entry([50] * 40), audited=fair):
         assert "None of the 1 gaps that were measured is over its limit" in text_of(page)
         assert "in the local LLM, in points: label gap 12.5." in text_of(page)
+
+
+def test_gaps_that_were_measured_before_levels_were_kept_are_shown_without():
+    older = {name: value for name, value in NARROW.items() if name != "level"}
+    audited = {**FAIR, "student": {**FAIR["student"], "gaps": [older]}}
+
+    assert "priority = low" in text_of(pages(entry([50] * 40, audited=audited), audited=audited)[0])
 
 
 def test_an_alarm_of_an_earlier_iteration_stays_in_the_loop_report():
@@ -497,7 +504,13 @@ def test_the_ratio_stands_in_the_reports():
 
 
 @pytest.mark.parametrize(
-    ("own", "doubted"), [([20, 40] * 20, True), ([79, 80] * 20, False), ([90] * 40, False)]
+    ("own", "doubted"),
+    [
+        ([20, 40] * 20, True),
+        ([79, 80] * 20, False),
+        ([90] * 40, False),
+        ([30] + [None] * 39, False),
+    ],
 )
 def test_a_service_llm_below_the_target_is_doubted_where_it_is_not_chance(own, doubted):
     scores = per_prompt(scored(own))

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 FAR_OFF = 0.1
 """Of what a split should get: a shortfall from which the user is told."""
+SHOWN = 5
+"""Categories that a warning names."""
 
 
 def assign_splits(
@@ -119,21 +121,14 @@ def _say_what_came(split_pairs: pd.DataFrame, shares: Shares, min_prompts: int) 
             ", ".join(f"{count:.0f} {name}" for name, count in wanted.items()),
             split_pairs["group"].value_counts().max(),
         )
-    for category, pairs in split_pairs.groupby("category"):
-        came = pairs["split"].value_counts()
-        if short := [
-            f"{came.get(name, 0)} in {name} where {count:.0f} were wanted"
-            for name, count in shares.of(len(pairs)).items()
-            if round(count) and came.get(name, 0) < count / 2
-        ]:
-            logger.warning(
-                "category %r has %s: its %d pairs are %d group(s) of prompts that are alike or "
-                "quote each other",
-                category,
-                " and ".join(short),
-                len(pairs),
-                pairs["group"].nunique(),
-            )
+    if short := list(_short_categories(split_pairs, shares)):
+        more = f"; and {len(short) - SHOWN} more, see coverage_report" if short[SHOWN:] else ""
+        logger.warning(
+            "few of a category, which is shared out as evenly as its groups of prompts that are "
+            "alike, or quote each other, allow: %s%s",
+            "; ".join(short[:SHOWN]),
+            more,
+        )
     if sizes["test"] < min_prompts:
         logger.warning(
             "%d test prompts are fewer than %d (evaluation.min_prompts): every verdict will be "
@@ -141,3 +136,19 @@ def _say_what_came(split_pairs: pd.DataFrame, shares: Shares, min_prompts: int) 
             sizes["test"],
             min_prompts,
         )
+
+
+def _short_categories(split_pairs: pd.DataFrame, shares: Shares) -> Iterator[str]:
+    """Categories of which a split got less than half of what it was to get."""
+    for category, pairs in split_pairs.groupby("category"):
+        came = pairs["split"].value_counts()
+        missing = [
+            f"{came.get(name, 0)} in {name} where {count:.0f} were wanted"
+            for name, count in shares.of(len(pairs)).items()
+            if round(count) and came.get(name, 0) < count / 2
+        ]
+        if missing:
+            yield (
+                f"{category!r} with {len(pairs)} pairs in {pairs['group'].nunique()} group(s) has "
+                f"{' and '.join(missing)}"
+            )

@@ -14,13 +14,10 @@ def signed(value: float | None) -> str:
 
 
 def probability(value: float | None) -> str:
-    """A p-value."""
-    return "< 0.001" if value is not None and value < 0.001 else number(value, 3)
-
-
-def level(value: float | None) -> str:
-    """A level of significance."""
-    return "–" if value is None else f"{value:.2g}"
+    """A p-value, or the level that it is held against; with the digits to compare them by."""
+    if value is None:
+        return "–"
+    return "< 0.0001" if value < 0.0001 else f"{value:.3g}"
 
 
 def interval(ends: list[float | None]) -> str:
@@ -43,7 +40,6 @@ FILTERS = {
     "number": number,
     "signed": signed,
     "probability": probability,
-    "level": level,
     "interval": interval,
     "percentages": percentages,
     "plain": plain,

@@ -130,8 +130,8 @@ def doubt_service_llm(rows: list[dict[str, Any]], evaluation: EvaluationParamete
         for row in rows
         if row["name"] == SERVICE_LLM
         for name, target in evaluation.targets.items()
-        if row[name]["mean"] is not None
-        and row[name]["mean"] + 2 * (row[name]["standard_error"] or 0) < target
+        if row[name]["standard_error"] is not None
+        and row[name]["mean"] + 2 * row[name]["standard_error"] < target
     ]
     if not below:
         return []
