@@ -167,27 +167,31 @@ def _model(spec: BaseModelSpec, shape: Shape) -> Finding:
 
 
 def _disk(patient: Patient, shape: Shape | None) -> Iterator[Finding]:
-    root = str(patient.context.config_loader["globals"]["data"])
+    settings = patient.context.config_loader["globals"]
+    root, iterations = str(settings["data"]), patient.context.params["loop"].max_iterations
+    needs = {"checkpoints": CHECKPOINTS * shape.adapter} if shape else {}
     if "://" in root:
         yield Finding("disk", "ok", f"{root} is object storage, whose space is not looked at")
-        return
-    folder = (Path(patient.context.project_path) / root).resolve()
+        root = str(settings.get("local_data", root))
+    elif shape:
+        needs[f"{iterations} iterations"] = iterations * (2 * shape.adapter + REPORTS)
+    if "://" not in root:
+        yield _space(Path(patient.context.project_path), root, needs)
+
+
+def _space(project: Path, root: str, needs: dict[str, int]) -> Finding:
+    """Bytes that are free beside those that are needed, by what needs them."""
+    folder = (project / root).resolve()
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if shape is None:
-        yield Finding("disk", "ok", f"{megabytes(free)} free at {root}")
-        return
-    iterations = patient.context.params["loop"].max_iterations
-    need = iterations * (2 * shape.adapter + REPORTS) + CHECKPOINTS * shape.adapter
-    found = (
-        f"{megabytes(free)} free at {root}; a loop of {iterations} iterations needs about "
-        f"{megabytes(need)} (per iteration two adapters and {megabytes(REPORTS)}, and checkpoints "
-        f"of {CHECKPOINTS} adapters)"
-    )
+    free, need = shutil.disk_usage(folder).free, sum(needs.values())
+    found = f"{megabytes(free)} free at {root}"
+    if needs:
+        parts = ", ".join(f"{what} {megabytes(size)}" for what, size in needs.items())
+        found += f"; a loop needs about {megabytes(need)} ({parts})"
     status: Status = "problem" if free < need else "warning" if free < 2 * need else "ok"
     advice = "kedro loops prune removes old iterations" if status != "ok" else ""
-    yield Finding("disk", status, found, advice)
+    return Finding("disk", status, found, advice)
 
 
 def _entries(patient: Patient) -> Iterator[Finding]:

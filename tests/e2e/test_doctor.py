@@ -1,6 +1,7 @@
 """What `kedro doctor` finds, and that it finds all at once."""
 
 import json
+import re
 
 import pytest
 
@@ -22,6 +23,9 @@ def test_a_healthy_project_has_nothing_to_mend_and_an_estimate_from_its_last_loo
     output = examined(project, "--env=test")
 
     assert "nothing to mend" in output
+    assert re.search(
+        r"free at data/test; a loop needs .* \(checkpoints .*, 2 iterations .*\)", output
+    )
     assert "coverage_test warning 24 pairs → 100 or more make the verdict" in output
     assert "stand-in-triage is both teacher and judge" in output
     assert f"min for 2 iterations, as loop {loop} took on this machine" in output
@@ -40,6 +44,9 @@ def test_all_problems_are_told_at_once_and_without_a_key_also_what_a_loop_costs(
     small = {"model_id": None, "load_in_4bit": False}
     entries = {"seeds": {"versoned": True}, "base_model": small}
     project.configure("catalog.yml", entries, env="openai")
+    # A stand-in for a bucket, which is not asked for its space.
+    places = {"data": "memory://root", "local_data": "data/openai"}
+    project.configure("globals.yml", places, env="openai")
 
     output = examined(
         project,
@@ -54,6 +61,10 @@ def test_all_problems_are_told_at_once_and_without_a_key_also_what_a_loop_costs(
     assert "seeds.versoned: an entry of this type has no such key; did you mean vers" in output
     assert "the cap loop.budget.usd will probably end it" in output
     assert "rough, within a factor of 3" in output
+    assert "memory://root is object storage, whose space is not looked at" in output
+    assert re.search(
+        r"free at data/openai; a loop needs about [\d.]+ \wB \(checkpoints [\d.]+ \wB\)", output
+    )
     assert "5 to mend" in output
 
 

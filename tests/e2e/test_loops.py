@@ -36,7 +36,9 @@ def test_two_iterations_are_compared_as_the_loop_itself_has_compared_them(finish
     (loop,) = project.loops()
     entries = project.json("08_reporting/iteration_history.json", f"{loop}-i002")
 
-    compared = told(project, "compare", f"{loop}/1", f"{loop}/2")
+    compared = json.loads(
+        project.kedro("loops", "--json", "--env=test", "compare", f"{loop}/1", f"{loop}/2")
+    )
 
     previous = entries[1]["assessment"]["compared"]["previous"]
     assert compared["gains"] == {name: previous[name] for name in ("similarity", "precision")}

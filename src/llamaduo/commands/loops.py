@@ -3,6 +3,7 @@
 import json
 from contextlib import ExitStack
 from dataclasses import asdict
+from typing import NamedTuple
 
 import click
 from kedro.framework.project import pipelines
@@ -11,6 +12,13 @@ from llamaduo.commands.start import project_context
 
 ENV = click.option("--env", "-e", metavar="ENV", help="The environment, as of kedro run.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+
+class Given(NamedTuple):
+    """Options before the name of a subcommand, which hold for it too."""
+
+    env: str | None
+    as_json: bool
 
 
 @click.group(invoke_without_command=True)
@@ -23,7 +31,7 @@ def loops(context: click.Context, env: str | None, as_json: bool) -> None:
     Costs are those of each iteration itself, sizes those of its versions on the disk.
     """
     if context.invoked_subcommand:
-        context.obj = env
+        context.obj = Given(env, as_json)
         return
     from llamaduo.history import all_loops, history_of
     from llamaduo.history_display import show_loops
@@ -43,7 +51,7 @@ def loops(context: click.Context, env: str | None, as_json: bool) -> None:
 @ENV
 @JSON
 @click.pass_obj
-def compare(of_group: str | None, one: str, other: str, env: str | None, as_json: bool) -> None:
+def compare(given: Given, one: str, other: str, env: str | None, as_json: bool) -> None:
     """Compare two iterations, prompt by prompt, and say what differs between them.
 
     ONE and OTHER are LOOP/ITERATION, or LOOP, which is its best iteration so far; kedro loops lists
@@ -53,10 +61,10 @@ def compare(of_group: str | None, one: str, other: str, env: str | None, as_json
     from llamaduo.history import compare as compare_iterations
     from llamaduo.history_display import show_comparison
 
-    with project_context(env or of_group) as project:
+    with project_context(env or given.env) as project:
         found = all_loops(project.catalog, pipelines["__default__"])
         compared = compare_iterations(found, one, other)
-    if as_json:
+    if as_json or given.as_json:
         click.echo(json.dumps(asdict(compared), indent=1, ensure_ascii=False))
     else:
         show_comparison(compared)
@@ -67,19 +75,21 @@ def compare(of_group: str | None, one: str, other: str, env: str | None, as_json
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
 @ENV
 @click.pass_obj
-def prune(of_group: str | None, dry_run: bool, yes: bool, env: str | None) -> None:
+def prune(given: Given, dry_run: bool, yes: bool, env: str | None) -> None:
     """Remove all versions of iterations that are neither the best nor the last of their loop.
 
     A loop that has not ended keeps what its resume reads. An iteration that is under way stays.
 
     Exit code: 0 done, or nothing to prune; 1 refused, or failed.
     """
+    if given.as_json:
+        raise click.UsageError("prune has no --json; kedro loops --json tells what there is")
     from llamaduo.history import all_loops
     from llamaduo.history_display import show_removals
     from llamaduo.pruning import prunable
     from llamaduo.pruning import prune as prune_iteration
 
-    with project_context(env or of_group) as project, ExitStack() as held:
+    with project_context(env or given.env) as project, ExitStack() as held:
         found = all_loops(project.catalog, pipelines["__default__"])
         if found and not dry_run:
             held.enter_context(found[0].ledger.held("kedro loops prune"))
