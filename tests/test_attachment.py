@@ -5,7 +5,7 @@ from kedro.framework.project import pipelines
 from kedro.io import MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
-from llamaduo.attachment import LoopEndedError, pin_attached
+from llamaduo.attachment import LoopEndedError, loop_of, pin_attached
 from llamaduo.errors import InputError
 from llamaduo.ledger import Ledger, LoopBusyError, UnknownLoopError
 from llamaduo.runner import LoopRunner
@@ -145,6 +145,21 @@ def test_what_is_no_part_of_the_loop_is_refused(tmp_path):
 
     with pytest.raises(InputError, match="the loop, which does not make baseline"):
         attach(tmp_path, "new", "baseline", flow=other)
+
+
+def test_what_a_run_asks_is_on_the_account_of_the_loop_that_it_works_for(tmp_path):
+    catalog, ledger = make_catalog(tmp_path), Ledger(tmp_path / "ledger")
+    for loop in ("first", "second"):
+        ledger.append(f"{loop}/opened", {})
+
+    def account(**runner):
+        return loop_of({"run_id": "run", "runner": repr(LoopRunner(**runner))}, catalog)
+
+    assert account() == account(attach="new") == "run"
+    assert account(attach="first/2") == account(resume="first") == "first"
+    assert account(resume="latest") == "second"
+    with pytest.raises(UnknownLoopError, match="no loop third"):
+        account(resume="third")
 
 
 def test_a_live_run_on_the_same_data_is_named(tmp_path):

@@ -30,6 +30,17 @@ def test_the_command_that_goes_on_repeats_what_was_given(given, command):
     assert resuming_command("kedro run", given) == command
 
 
+def test_a_value_that_the_shell_has_cut_is_named_with_the_way_to_quote_it():
+    cut = ["--params=coverage.columns={category:", "topic}"]
+
+    result = CliRunner().invoke(cli.commands["run"], cut)
+
+    assert result.exit_code == 1
+    assert "the value of 'coverage.columns={category:' cannot be read; where it has" in (
+        " ".join(result.output.split())
+    )
+
+
 def test_the_console_script_has_the_commands_that_kedro_finds():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
 

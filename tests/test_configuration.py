@@ -25,6 +25,7 @@ from llamaduo.errors import InputError
 from llamaduo.forgetting.places import places_of
 from llamaduo.iterations import is_whole_loop
 from llamaduo.parameters import FineTuningParameters
+from llamaduo.service_llm.budget import Price
 from llamaduo.service_llm.journal import Journal
 from tests.fakes.openai_server import FakeOpenAI, echo
 from tests.service_llm.conftest import request
@@ -357,3 +358,30 @@ def test_each_documented_endpoint_is_asked(text, key, takes_schema, documented, 
     assert exchange.body["model"] == entry["model"]
     assert ("response_format" in exchange.body) == takes_schema
     assert service_llm.api_key.get_secret_value() == key
+
+
+def test_the_documented_prices_are_added_to_those_that_ship(tmp_path):
+    bootstrap_project(REPOSITORY)
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    (text,) = texts("prices")
+    (tmp_path / "conf/test/globals.yml").write_text(f"data: data/test\n{text}", encoding="utf-8")
+    model = {"service_llm": {"model": "my-own-server"}, "judge": {"model": "gpt-4o"}}
+    OmegaConf.save(model, tmp_path / "conf/test/catalog.yml")
+
+    with KedroSession.create(REPOSITORY, env="test", conf_source=str(tmp_path / "conf")) as session:
+        catalog = session.load_context().catalog
+
+    assert catalog.get("service_llm").unchecked().price == Price(input=0, output=0)
+    assert catalog.get("judge").unchecked().jury[0].price == Price(input=2.5, output=10)
+
+
+def test_a_change_to_an_entry_that_does_not_exist_is_refused_by_name(tmp_path):
+    bootstrap_project(REPOSITORY)
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    OmegaConf.save({"jugde": {"model": "gpt-4.1"}}, tmp_path / "conf/test/catalog.yml")
+
+    with (
+        KedroSession.create(REPOSITORY, env="test", conf_source=str(tmp_path / "conf")) as session,
+        pytest.raises(InputError, match=r"no entry jugde to change.*did you mean judge\?"),
+    ):
+        session.load_context()

@@ -15,7 +15,7 @@ def check(inference):
     loop = {"max_iterations": 1, "carry": {}}
     given = {"params:loop": MemoryDataset(loop), "parameters": MemoryDataset({})}
     catalog = DataCatalog({**given, "inference": inference})
-    InputCheck().before_pipeline_run({"run_id": "a run"}, pipeline, catalog)
+    InputCheck().before_pipeline_run({"run_id": "a run", "runner": "SequentialRunner"}, pipeline, catalog)
 
 
 def test_an_endpoint_that_cannot_answer_for_the_local_llm_is_told_before_a_run(tmp_path):
@@ -38,6 +38,6 @@ def test_a_loop_that_is_too_short_to_tune_by_preference_is_told(max_iterations, 
     catalog = DataCatalog({**given, "parameters": MemoryDataset({})})
     pipeline = Pipeline([Node(lambda: {}, None, "verdict", name="decide")])
 
-    InputCheck().before_pipeline_run({"run_id": "a run"}, pipeline, catalog)
+    InputCheck().before_pipeline_run({"run_id": "a run", "runner": "SequentialRunner"}, pipeline, catalog)
 
     assert ("before 5 is tuned by it, and loop.max_iterations is 4" in caplog.text) == told

@@ -65,7 +65,7 @@ TYPED = [
     baselines.shots=1 baselines.max_tokens=64
     coverage.columns.prompt=question coverage.on_bad_rows=drop coverage.turns=last
     coverage.shares.train=0.4 coverage.shares.test=0.3 coverage.shares.holdout=0.3
-    coverage.max_similarity=0.8 coverage.seed=5""",
+    coverage.max_similarity=0.8 coverage.seed=5 coverage.system=Route""",
     "data_synthesis.check.callable=operator.eq",
 ]
 
@@ -158,6 +158,12 @@ def test_a_typo_at_any_level_is_named_with_the_key_that_is_meant(path, model):
             "data_synthesis",
             {"pairs_per_iteration": [1, -2]},
             "data_synthesis.pairs_per_iteration.1: input should be greater than or equal to 0",
+        ),
+        (
+            "data_synthesis",
+            {"pairs_per_iteration": -5},
+            "data_synthesis.pairs_per_iteration: input should be greater than or equal to 0 or "
+            "input should be a valid list, it is -5",
         ),
         (
             "data_synthesis",

@@ -13,7 +13,9 @@ from llamaduo.ledger import Ledger, UnknownLoopError
 from llamaduo.parameters import LoopParameters
 
 NEW = "new"
-SAID = re.compile(r"LoopRunner\(attach=([^,]+), ")
+LATEST = "latest"
+ATTACHED = re.compile(r"LoopRunner\(attach=([^,]+), ")
+RESUMED = re.compile(r"LoopRunner\(resume=([^,]+), ")
 """In the runner's name, which is all that Kedro tells hooks of it."""
 
 
@@ -116,7 +118,23 @@ def parts_that_make(datasets: set[str]) -> str:
 
 def is_attached(run_params: dict[str, Any]) -> bool:
     """Whether a run works inside an iteration of a loop, by what hooks are told of it."""
-    return SAID.search(run_params["runner"]) is not None
+    return ATTACHED.search(run_params["runner"]) is not None
+
+
+def loop_of(run_params: dict[str, Any], catalog: DataCatalog) -> str:
+    """The name of the loop that a run works for, or of the run where it works for none.
+
+    Raises:
+        UnknownLoopError: The loop to go on with does not exist, or has ended.
+    """
+    name = str(run_params["run_id"])
+    if said := ATTACHED.search(run_params["runner"]):
+        return Attachment.of(said[1], name).loop
+    if said := RESUMED.search(run_params["runner"]):
+        settings = LoopParameters.model_validate(catalog.load("params:loop"))
+        ledger: Ledger = catalog.load(settings.ledger)
+        return ledger.unfinished(None if said[1] == LATEST else said[1])
+    return name
 
 
 def pin_attached(run_params: dict[str, Any], part: Pipeline, catalog: DataCatalog) -> bool:
@@ -128,7 +146,7 @@ def pin_attached(run_params: dict[str, Any], part: Pipeline, catalog: DataCatalo
     Raises:
         UnknownLoopError, InputError: As of ``Attachment``.
     """
-    said = SAID.search(run_params["runner"])
+    said = ATTACHED.search(run_params["runner"])
     if said is None:
         return False
     if f"params:{AT}" in catalog:

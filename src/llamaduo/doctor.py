@@ -307,6 +307,8 @@ def _with_refused(patient: Patient) -> dict[str, Any]:
 
 def _cost(patient: Patient) -> Finding:
     plan, models = _plan(patient), input_check.service_llms(_with_refused(patient))
+    if not models:
+        return Finding("cost", "warning", "unknown until service_llm and judge can be made")
     prompts = patient.loaded["synthesis_prompts"], patient.loaded["judge_prompt"]
     estimates = loop_estimate.estimate_requests(plan, *prompts, models)
     parts = [

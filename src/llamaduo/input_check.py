@@ -17,6 +17,7 @@ from kedro.validation.exceptions import CheckFailure, DataValidationError
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
+from llamaduo.attachment import loop_of
 from llamaduo.errors import InputError
 from llamaduo.iterations import AT, is_whole_loop
 from llamaduo.local_llm.chat import to_messages
@@ -43,16 +44,18 @@ logger = logging.getLogger(__name__)
 
 
 class ParameterCheck:
-    """Names each parameter that cannot be used; Kedro would quote pydantic."""
+    """Names each parameter and entry that cannot be used; Kedro would quote pydantic."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check all groups, those that this run does not read too.
+        """Check all groups and entries, those that this run does not read too.
 
         Raises:
-            InputError: With one sentence per parameter.
+            InputError: With one sentence for each.
         """
-        if problems := wrong_parameters(context.config_loader["parameters"]):
+        problems = wrong_parameters(context.config_loader["parameters"])
+        problems += unknown_entries(context.config_loader["catalog"])
+        if problems:
             raise InputError("\n".join(problems))
 
 
@@ -75,6 +78,17 @@ def wrong_parameters(given: dict[str, Any]) -> list[str]:
     return problems
 
 
+def unknown_entries(catalog: dict[str, Any]) -> list[str]:
+    """A sentence for each entry without a type: what it changes does not exist."""
+    entries = {name: entry for name, entry in catalog.items() if not name.startswith("_")}
+    typed = {name for name, entry in entries.items() if "type" in entry}
+    return [
+        f"catalog: there is no entry {name} to change, and it has no type of its own; "
+        f"{did_you_mean(name, typed)}"
+        for name in sorted(entries.keys() - typed)
+    ]
+
+
 class InputCheck:
     """Loads what a run reads, so that a mistake shows before anything is generated or paid for."""
 
@@ -86,6 +100,7 @@ class InputCheck:
 
         Raises:
             InputError: With one sentence per input that cannot be used.
+            UnknownLoopError: There is no loop to go on with.
         """
         settings = LoopParameters.model_validate(catalog.load("params:loop"))
         if is_whole_loop(pipeline, settings):
@@ -96,11 +111,12 @@ class InputCheck:
             )
         for warning in stray_entries(catalog, settings):
             logger.warning(warning)
+        account = Account(name=loop_of(run_params, catalog))
         loaded, found = load_inputs(pipeline, catalog, settings)
         problems = [problem for each in found.values() for problem in each]
         problems += shared_prompts(loaded)
         if not problems:
-            problems = _unusable_endpoints(loaded, settings, Account(name=run_params["run_id"]))
+            problems = _unusable_endpoints(loaded, settings, account)
         if problems:
             raise InputError("\n".join(problems))
 

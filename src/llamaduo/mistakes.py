@@ -33,12 +33,15 @@ def validated(model: type[Model], values: Any, where: str) -> Model:
 
 def sentences(model: type[BaseModel], error: ValidationError, where: str) -> list[str]:
     """What is wrong, key by key; a value that no branch of a union takes is one sentence."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, str]] = {}
     for each in error.errors(include_url=False):
         path, owner = _path(model, each["loc"])
-        name = ".".join([where, *path])
-        found.setdefault(name, []).append(_reason(each, owner))
-    return [f"{name}: {' or '.join(dict.fromkeys(reasons))}" for name, reasons in found.items()]
+        reason, value = _reason(each, owner)
+        found.setdefault(".".join([where, *path]), {})[reason] = value
+    return [
+        f"{name}: {' or '.join(reasons)}{next(iter(reasons.values()))}"
+        for name, reasons in found.items()
+    ]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -48,15 +51,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def _reason(error: Any, owner: type[BaseModel] | None) -> str:
+def _reason(error: Any, owner: type[BaseModel] | None) -> tuple[str, str]:
+    """What is wrong, and the value that came, where that tells more."""
     if error["type"] == "extra_forbidden" and owner is not None:
-        return f"there is no such key; {did_you_mean(str(error['loc'][-1]), owner.model_fields)}"
+        question = did_you_mean(str(error["loc"][-1]), owner.model_fields)
+        return f"there is no such key; {question}", ""
     if error["type"] == "missing":
-        return "is missing"
+        return "is missing", ""
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return str(message)
-    return f"{message[0].lower()}{message[1:]}, it is {quote(error['input'], LONGEST)}"
+        return str(message), ""
+    return f"{message[0].lower()}{message[1:]}", f", it is {quote(error['input'], LONGEST)}"
 
 
 def _path(

@@ -406,6 +406,9 @@ class CoverageParameters(Parameters):
     """Our name of a column: theirs; null leaves a column out. What is not named here is found by
     its usual names (``pipelines/coverage/reading.py``). ``request`` and ``response`` of a log are
     those of the API, as objects or as JSON text; ``messages`` is a conversation."""
+    system: str = ""
+    """System message of the pairs that have none of their own: the instruction of the task, where
+    the prompts do not hold it."""
     on_bad_rows: Literal["fail", "drop"] = "fail"
     """What happens where rows cannot be used: nothing is written, or they are left out."""
     turns: Literal["refuse", "last"] = "refuse"

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 REPORTS = {"evaluation_report": "report", "loop_report": "whole loop"}
 
+COVERAGE = {"coverage_train", "coverage_test", "coverage_holdout"}
+
 
 class Progress:
     """Shows each node as it begins, the iterations so far after each one, and where reports lie."""
@@ -40,7 +42,14 @@ class Progress:
         """Print the table and the verdict, from the catalog."""
         history = catalog.load("iteration_history")
         table = Table(title="Scores on the test set (0–100, ± standard error over prompts)")
-        for column in ("iteration", "pairs", "similarity", "precision", "lower bound", "all right"):
+        for column in (
+            "iteration",
+            "pairs",
+            "similarity",
+            "precision",
+            "lower bound",
+            "full marks",
+        ):
             table.add_column(column, justify="right")
         for entry in history:
             assessment = entry["assessment"]
@@ -66,7 +75,7 @@ class Progress:
         evaluation = EvaluationParameters.model_validate(catalog.load("params:evaluation"))
         console.print(headline(verdict, history[-1]["assessment"], evaluation))
         for obstacle in verdict["obstacles"]:
-            console.print(f"no verdict on these scores: {obstacle}", markup=False)
+            console.print(f"- {obstacle}", markup=False)
         for alarm in verdict["alarms"]:
             console.print(f"fairness: {alarm}", markup=False)
         advice = f" ({ADVISORY})" if verdict["advisory"] else ""
@@ -89,12 +98,14 @@ class Progress:
         if "baselines" in pipeline.all_outputs():
             self._show_baselines(console, catalog)
         _show_reports(console, catalog, pipeline.all_outputs())
+        for name in sorted(COVERAGE & pipeline.all_outputs()):
+            console.print(f"{name}: {catalog[name]._describe()['filepath']}", soft_wrap=True)
 
     def _show_baselines(self, console: Console, catalog: DataCatalog) -> None:
         rows = catalog.load("baselines")["rows"]
         table = Table(title="Baselines on the test set (0–100, ± standard error over prompts)")
         table.add_column("")
-        for column in ("similarity", "precision", "all right"):
+        for column in ("similarity", "precision", "full marks"):
             table.add_column(column, justify="right")
         for row in rows:
             right = f"{_shown(row['full_marks_percentage'])} %"

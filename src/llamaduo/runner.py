@@ -15,7 +15,7 @@ from kedro.utils import load_obj
 from pluggy import PluginManager
 from rich.console import Console
 
-from llamaduo.attachment import NEW, Attachment, parts_that_make, whole_loop
+from llamaduo.attachment import LATEST, NEW, Attachment, parts_that_make, whole_loop
 from llamaduo.errors import InputError
 from llamaduo.interruption import SafePoint
 from llamaduo.iterations import (
@@ -98,9 +98,10 @@ class LoopRunner(AbstractRunner):
         self._resuming_command = resuming_command
 
     def __repr__(self) -> str:
-        # Kedro-Viz looks for the inner runner's name in here, pin_attached for where it runs.
-        attach = f"attach={self._attach}, " if self._attach else ""
-        return f"LoopRunner({attach}inner={self._inner!r})"
+        # Kedro-Viz looks for the inner runner's name in here, hooks for the loop that it works for.
+        where = {"attach": self._attach, "resume": self._resume}
+        said = "".join(f"{name}={value}, " for name, value in where.items() if value)
+        return f"LoopRunner({said}inner={self._inner!r})"
 
     def _get_executor(self, max_workers: int) -> Any:
         return self._inner._get_executor(max_workers)
@@ -149,7 +150,7 @@ class LoopRunner(AbstractRunner):
             holder = f"a part of iteration {at}"
             return self._hold(loop, hook_manager, holder, again, work, begins=at.is_new)
         if self._resume:
-            name = ledger.unfinished(None if self._resume == "latest" else self._resume)
+            name = ledger.unfinished(None if self._resume == LATEST else self._resume)
         loop = Loop(name, pipeline, catalog, settings, ledger)
         again = f"{self._resuming_command} {name}"
         work = partial(self._repeat, loop, hook_manager)

@@ -355,7 +355,7 @@ class TrainingLog(Table):
 
 
 class Responses(Table):
-    """K responses of the local LLM per test prompt."""
+    """K responses to each prompt, of the local LLM or of a baseline."""
 
     id: Series[str]
     """Of the test pair."""

@@ -15,7 +15,7 @@ CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     # An environment overrides single keys of an entry or a group, not the whole of it.
-    "merge_strategy": {"catalog": "soft", "parameters": "soft"},
+    "merge_strategy": {"catalog": "soft", "globals": "soft", "parameters": "soft"},
 }
 
 # At DEBUG, Kedro logs the arguments of each hook, and the credentials are among them.

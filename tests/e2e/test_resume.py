@@ -145,6 +145,17 @@ def is_running(pid):
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
+def test_a_resume_without_a_loop_asks_nobody(project):
+    with FakeOpenAI() as server:
+        entry = {"base_url": server.base_url, "model": "fake"}
+        project.configure("catalog.yml", {"service_llm": entry, "judge": entry})
+
+        output = project.kedro("run", "--env=test", "--resume", code=1)
+
+    assert "no unfinished loop in" in output
+    assert server.asked() == []
+
+
 def test_a_second_run_names_the_first_and_leaves_it_alone(project):
     first = project.start("run", "--env=test", start_new_session=True)
     read_until(first, "fine_tuning.fine_tune")

@@ -51,6 +51,23 @@ def test_a_problem_of_every_row_is_said_once_for_its_file():
     assert message.count("\n") == 2
 
 
+def test_an_instruction_that_is_said_once_goes_to_the_pairs_that_have_none():
+    pair = {"prompt": "p", "response": "r"}
+
+    rows = checked(pair, {**pair, "system": "Its own."}, system="Route it.")
+
+    assert list(rows["system"]) == ["Route it.", "Its own."]
+
+
+def test_a_column_that_is_usually_read_and_now_left_out_is_a_warning(caplog):
+    columns = {"prompt": "message", "response": "label"}
+
+    checked({"message": "m", "label": "l", "instruction": "Route it."}, columns=columns)
+
+    (said,) = warnings(caplog)
+    assert "left out: 'instruction'; coverage.system takes the instruction" in said
+
+
 def test_a_long_list_of_bad_rows_ends_with_where_the_others_are():
     bad = [{"prompt": f"p{n}", "response": ""} for n in range(61)]
     rows = checked(*bad, {"prompt": "p", "response": "r"})

@@ -20,6 +20,7 @@ from kedro.utils import find_kedro_project
 from kedro.validation.exceptions import ParameterValidationError
 from omegaconf import OmegaConf
 from pydantic import ValidationError
+from yaml import YAMLError
 
 from llamaduo.attachment import LoopEndedError
 from llamaduo.errors import InputError
@@ -116,7 +117,16 @@ def split_params(context: click.Context, option: click.Parameter, value: Any) ->
     items = [item.strip() for item in BETWEEN_PARAMETERS.split(value or "") if item.strip()]
     if wrong := [item for item in items if not item.partition("=")[0] or "=" not in item]:
         context.fail(f"--params: expected key=value, came {wrong[0]!r}")
-    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.from_dotlist(items)))
+    read = OmegaConf.create()
+    for item in items:
+        try:
+            read.merge_with_dotlist([item])
+        except YAMLError:
+            context.fail(
+                f"--params: the value of {item!r} cannot be read; where it has spaces or braces, "
+                "quote it for the shell: --params='coverage.columns={prompt: question}'"
+            )
+    return cast("dict[str, Any]", OmegaConf.to_container(read))
 
 
 def run_option(name: str) -> click.Parameter:

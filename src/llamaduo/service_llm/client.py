@@ -187,7 +187,8 @@ class ServiceLLM:
             return None
         return (
             f"the price of {self.model} is unknown, so that budget.usd cannot be kept: add it to "
-            "the prices in conf/base/globals.yml, or cap tokens or requests instead"
+            "the prices in conf/local/globals.yml (docs/endpoints.md), or cap tokens or requests "
+            "instead"
         )
 
     async def _send(

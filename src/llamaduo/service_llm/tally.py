@@ -94,7 +94,7 @@ def _of_cap(form: str, value: float, cap: float | None) -> str:
 def announce(what: str, estimate: Estimate, budget: Budget, account: Account) -> None:
     """Say what is about to be spent."""
     money = "price unknown" if estimate.usd is None else f"${estimate.usd:.4f}"
-    so_far = f"; this loop has spent ${budget.spent.usd:.4f}" if account.name else ""
+    so_far = f"; spent so far ${budget.spent.usd:.4f}" if account.name else ""
     logger.info(
         "%s: about %d requests, %.0f tokens, %s, %.0f s%s",
         what,

@@ -35,7 +35,7 @@ def responses(number=40):
         {
             "id": [f"test-{n}" for n in range(number)],
             "sample": 1,
-            "response": [f"reference {n} {'?' * (n % 4)}" for n in range(number)],
+            "response": [f"reference {n}{' wrong' * (1 + n % 4)}" for n in range(number)],
         }
     )
 
@@ -44,7 +44,7 @@ def fair(case):
     """100 for the reference, 50 and less for a response that names it, nothing for the rest."""
     if case["response"] == case["reference"]:
         return 100
-    return 50 - 10 * case["response"].count("?") if case["reference"] in case["response"] else 0
+    return 50 - 10 * case["response"].count("wrong") if case["reference"] in case["response"] else 0
 
 
 def saying(score):
@@ -62,10 +62,17 @@ def audited(tmp_path):
     number = count()
 
     def auditing(
-        score, human=None, history=None, cases=None, measurement=MEASURED, index=1, **changes
+        score,
+        human=None,
+        history=None,
+        cases=None,
+        measurement=MEASURED,
+        index=1,
+        table=None,
+        **changes,
     ):
         evaluation, iteration = parameters(**changes), IterationParameters(index=index)
-        table, tests = responses(), pairs(40)
+        table, tests = responses() if table is None else table, pairs(40)
         with FakeOpenAI(answer=saying(score)) as server:
             judge = Judge((service_at(server.base_url, tmp_path / f"{next(number)}.sqlite"),))
             human = HumanScores.empty() if human is None else HumanScores.validate(human)
@@ -130,6 +137,14 @@ def test_a_judge_that_cannot_be_relied_on_is_told_why(audited, caplog, score, fa
 
     assert any(failure in each for each in judge["failures"]), judge["failures"]
     assert any(failure in each.getMessage() for each in caplog.records)
+
+
+def test_a_judge_that_gives_the_same_to_responses_with_one_label_wrong_is_believed(audited):
+    table = responses().assign(response=[f"reference {n} wrong" for n in range(40)])
+
+    judge, _, _ = audited(lambda c: fair(c) if fair(c) in (0, 100) else 67, table=table)
+
+    assert judge["failures"] == []
 
 
 def noisy(seed):

@@ -361,6 +361,8 @@ def test_a_judge_that_failed_is_named_in_both_reports():
     for page in pages(entry([90] * 40, audit=failed)):
         assert "gives 95 points to a response that is commanding" in text_of(page)
         assert "No verdict" in text_of(page)
+        assert "Iteration 1: no verdict, these scores cannot be relied on" in text_of(page)
+        assert "the target of 80 is" not in text_of(page)
 
 
 GAP = {
@@ -464,7 +466,7 @@ def known(**changes):
     return {"setup": describe_setup(*setup(**changes)), "rows": [row]}
 
 
-def test_baselines_of_another_setup_are_left_out():
+def test_baselines_of_another_setup_are_left_out_and_said(caplog):
     assert len(compared(KNOWN, known())["rows"]) == 1
     assert compared(KNOWN, known(judge="other"))["rows"] == []
     assert compared(KNOWN, known(prompt="another {{ case }}"))["rows"] == []
@@ -475,7 +477,10 @@ def test_baselines_of_another_setup_are_left_out():
     assert compared(KNOWN, known(judgements_per_response=2))["rows"] == []
     assert compared(KNOWN, known(decoding={"temperature": 1.0}))["rows"] == []
     assert len(compared(KNOWN, known(decoding={"batch_size": 1}))["rows"]) == 1
+    assert "measured with another judge_prompt, so that they do not compare" in caplog.text
+    caplog.clear()
     assert compared(KNOWN)["rows"] == []
+    assert caplog.text == ""
     assert compared(KNOWN)["local_to_service_llm"] is None
 
 

@@ -24,6 +24,7 @@ USUAL_NAMES = {
     "licence": ["licence", "license"],
 }
 """Their names for our columns; the others are called as we call them."""
+USUALLY_READ = {name for names in USUAL_NAMES.values() for name in names}
 LAYOUTS = (
     "prompt and response, instruction and output, prompt and completion, messages, request and "
     "response of a log, or what coverage.columns names"
@@ -60,6 +61,7 @@ def read_row(
             problems.append((place, problem + way_out))
         else:
             fields[name] = "" if value is None or is_blank(str(value)) else str(value)
+    fields["system"] = fields.get("system") or coverage.system
     return fields, problems
 
 

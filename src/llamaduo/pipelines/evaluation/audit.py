@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from llamaduo.near_duplicates import Tokenizer, similarity
 from llamaduo.parameters import EvaluationParameters, LoopParameters
 from llamaduo.pipelines.evaluation.audit_cases import WORTHLESS
 from llamaduo.pipelines.evaluation.judging import SCORES
@@ -33,6 +34,8 @@ LEAST_APART = 10.0
 """Points of precision by which another prompt's reference must stand below the own one."""
 LEAST_SPREAD = 1.0
 """Points of standard deviation over imperfect responses; with less the judge tells none apart."""
+LEAST_DIFFERENCE = 5.0
+"""Points of standard deviation of ROUGE-L; less apart, responses may well be worth the same."""
 FEWEST = 10
 """Imperfect responses; of fewer nothing is concluded."""
 LEAST_DRIFT = 1.0
@@ -170,14 +173,28 @@ def _drift_failures(drifts: dict[str, Any], alpha: float) -> list[str]:
 
 
 def _spread_failures(cases: pd.DataFrame) -> list[str]:
-    """A sentence where imperfect responses all get the same score, other than 0 and 100."""
+    """A sentence where imperfect responses that differ get one score, other than 0 and 100."""
     imperfect = (cases["kind"] == "anchor") & (cases["response"] != cases["reference"])
-    given = cases.loc[imperfect, "precision"].dropna()
+    judged = cases[imperfect & cases["precision"].notna()]
+    given = judged["precision"]
     if len(given) < FEWEST or given.std() >= LEAST_SPREAD:
         return []
+    if _nearness(judged).std() < LEAST_DIFFERENCE:
+        return []  # such as labels of which each response has one wrong: they are worth the same
     if not LEAST_SPREAD < given.mean() < HIGHEST_SCORE - LEAST_SPREAD:
         return []
-    return [f"gives nearly every imperfect response {given.mean():.0f} points of precision"]
+    return [
+        f"gives nearly every imperfect response {given.mean():.0f} points of precision, however "
+        "far it is from its reference"
+    ]
+
+
+def _nearness(cases: pd.DataFrame) -> pd.Series:
+    """ROUGE-L to the reference, 0–100."""
+    tokenizer = Tokenizer()
+    pairs = zip(cases["response"], cases["reference"], strict=True)
+    near = [similarity(tokenizer.tokens(one), tokenizer.tokens(other)) for one, other in pairs]
+    return 100 * pd.Series(near, dtype=float)
 
 
 def _tie_share(scores: pd.Series) -> float | None:

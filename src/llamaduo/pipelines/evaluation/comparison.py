@@ -1,6 +1,7 @@
 """The scores beside those of others on the same test set."""
 
 import hashlib
+import logging
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,8 @@ from llamaduo.pipelines.evaluation.judging import SCORES, prompt_version
 from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
 from llamaduo.statistics import bootstrap_interval, rounded
+
+logger = logging.getLogger(__name__)
 
 SERVICE_LLM = "service LLM itself"
 """Name of the baseline that the local LLM is measured by."""
@@ -73,8 +76,14 @@ def compare_baselines(
         the P-Match of the LlamaDuo paper, as a share.
     """
     setup = describe_setup(base_model, service_llm, measurement, coverage_train)
-    known = known_baselines or {"setup": None, "rows": []}
-    rows = known["rows"] if known["setup"] == setup else []
+    known = known_baselines or {"setup": setup, "rows": []}
+    if others := [key for key, value in setup.items() if known["setup"].get(key) != value]:
+        logger.warning(
+            "the baselines at hand were measured with another %s, so that they do not compare; "
+            "kedro run --pipelines=baselines measures them anew",
+            ", ".join(others),
+        )
+    rows = [] if others else known["rows"]
     service = next((row for row in rows if row["name"] == SERVICE_LLM), None)
     return {
         "setup": setup,

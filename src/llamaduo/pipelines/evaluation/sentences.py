@@ -10,7 +10,7 @@ REASONS = {
     "unfair": "the fairness audit found more than its limits allow",
     "target": "the target is reached, and the holdout confirms it",
     "budget": "the budget of the loop is spent; what was bought is kept",
-    "judge_failed": "the judge cannot be relied on",
+    "judge_failed": "the judge cannot be relied on; let another model judge, or mend judge_prompt",
     "target_not_confirmed": "the test set meets the target, but the holdout does not confirm it",
     "regression": "a score has fallen twice in a row",
     "no_new_data": "the new pairs could not be used, or nearly all repeated known ones",
@@ -29,7 +29,10 @@ SAME_MODEL_NOTE = "{model} is both teacher and judge here; a model favours what 
 def conclude(verdict: dict[str, Any]) -> str:
     """The verdict in a line, for headings and logs."""
     advice = f" ({ADVISORY})" if verdict["advisory"] else ""
-    return f"Iteration {verdict['iteration']}: {REASONS[verdict['reason']]}{advice}"
+    said = REASONS[verdict["reason"]]
+    if verdict["reason"] is None and verdict["obstacles"]:
+        said = "no verdict, these scores cannot be relied on"
+    return f"Iteration {verdict['iteration']}: {said}{advice}"
 
 
 def explain_verdict(
@@ -50,7 +53,8 @@ def explain_verdict(
     if alarms := verdict["alarms"]:
         first = f"Fairness: {len(alarms)} gap(s) over their limit and statistically significant"
         sentences.append(f"{first}; the first is {alarms[0]}.")
-    sentences += _score_sentences("test prompts", assessment, evaluation)
+    if not verdict["obstacles"]:  # else no target counts as met or missed
+        sentences += _score_sentences("test prompts", assessment, evaluation)
     ratios = baseline_comparison["local_to_service_llm"]
     if ratios and ratios["precision"]["ratio"] is not None:
         low, high = ratios["precision"]["interval"]
