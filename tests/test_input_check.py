@@ -9,13 +9,15 @@ from llamaduo.errors import InputError
 from llamaduo.input_check import InputCheck
 from tests.fakes.openai_server import FakeOpenAI
 
+RUN = {"run_id": "a run", "runner": "SequentialRunner"}
+
 
 def check(inference):
     pipeline = Pipeline([Node(lambda inference: inference, "inference", "answers", name="answer")])
     loop = {"max_iterations": 1, "carry": {}}
     given = {"params:loop": MemoryDataset(loop), "parameters": MemoryDataset({})}
     catalog = DataCatalog({**given, "inference": inference})
-    InputCheck().before_pipeline_run({"run_id": "a run", "runner": "SequentialRunner"}, pipeline, catalog)
+    InputCheck().before_pipeline_run(RUN, pipeline, catalog)
 
 
 def test_an_endpoint_that_cannot_answer_for_the_local_llm_is_told_before_a_run(tmp_path):
@@ -38,6 +40,6 @@ def test_a_loop_that_is_too_short_to_tune_by_preference_is_told(max_iterations, 
     catalog = DataCatalog({**given, "parameters": MemoryDataset({})})
     pipeline = Pipeline([Node(lambda: {}, None, "verdict", name="decide")])
 
-    InputCheck().before_pipeline_run({"run_id": "a run", "runner": "SequentialRunner"}, pipeline, catalog)
+    InputCheck().before_pipeline_run(RUN, pipeline, catalog)
 
     assert ("before 5 is tuned by it, and loop.max_iterations is 4" in caplog.text) == told
