@@ -36,7 +36,7 @@ def test_a_value_that_the_shell_has_cut_is_named_with_the_way_to_quote_it():
     result = CliRunner().invoke(cli.commands["run"], cut)
 
     assert result.exit_code == 1
-    assert "the value of 'coverage.columns={category:' cannot be read; where it has" in (
+    assert "the value of 'coverage.columns={category:' cannot be read; it is YAML" in (
         " ".join(result.output.split())
     )
 

@@ -14,9 +14,9 @@ from llamaduo.parameters import LoopParameters
 
 NEW = "new"
 LATEST = "latest"
+# In the runner's name, which is all that Kedro tells hooks of it.
 ATTACHED = re.compile(r"LoopRunner\(attach=([^,]+), ")
 RESUMED = re.compile(r"LoopRunner\(resume=([^,]+), ")
-"""In the runner's name, which is all that Kedro tells hooks of it."""
 
 
 class LoopEndedError(UnknownLoopError):

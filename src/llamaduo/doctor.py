@@ -170,16 +170,17 @@ def _disk(patient: Patient, shape: Shape | None) -> Iterator[Finding]:
     settings = patient.context.config_loader["globals"]
     root, iterations = str(settings["data"]), patient.context.params["loop"].max_iterations
     needs = {"checkpoints": CHECKPOINTS * shape.adapter} if shape else {}
+    advice = "kedro loops prune removes old iterations"
     if "://" in root:
         yield Finding("disk", "ok", f"{root} is object storage, whose space is not looked at")
-        root = str(settings.get("local_data", root))
+        root, advice = str(settings.get("local_data", root)), "make room, or move local_data"
     elif shape:
         needs[f"{iterations} iterations"] = iterations * (2 * shape.adapter + REPORTS)
     if "://" not in root:
-        yield _space(Path(patient.context.project_path), root, needs)
+        yield _space(Path(patient.context.project_path), root, needs, advice)
 
 
-def _space(project: Path, root: str, needs: dict[str, int]) -> Finding:
+def _space(project: Path, root: str, needs: dict[str, int], advice: str) -> Finding:
     """Bytes that are free beside those that are needed, by what needs them."""
     folder = (project / root).resolve()
     while not folder.exists():
@@ -190,8 +191,7 @@ def _space(project: Path, root: str, needs: dict[str, int]) -> Finding:
         parts = ", ".join(f"{what} {megabytes(size)}" for what, size in needs.items())
         found += f"; a loop needs about {megabytes(need)} ({parts})"
     status: Status = "problem" if free < need else "warning" if free < 2 * need else "ok"
-    advice = "kedro loops prune removes old iterations" if status != "ok" else ""
-    return Finding("disk", status, found, advice)
+    return Finding("disk", status, found, advice if status != "ok" else "")
 
 
 def _entries(patient: Patient) -> Iterator[Finding]:

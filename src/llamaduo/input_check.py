@@ -80,12 +80,12 @@ def wrong_parameters(given: dict[str, Any]) -> list[str]:
 
 def unknown_entries(catalog: dict[str, Any]) -> list[str]:
     """A sentence for each entry without a type: what it changes does not exist."""
-    entries = {name: entry for name, entry in catalog.items() if not name.startswith("_")}
-    typed = {name for name, entry in entries.items() if "type" in entry}
+    typed = {name for name, entry in catalog.items() if isinstance(entry, dict) and "type" in entry}
+    untyped = {name for name in catalog.keys() - typed if not name.startswith("_")}
     return [
         f"catalog: there is no entry {name} to change, and it has no type of its own; "
-        f"{did_you_mean(name, typed)}"
-        for name in sorted(entries.keys() - typed)
+        + (question if question.endswith("?") else "docs/data.md has the names")
+        for name, question in ((name, did_you_mean(name, typed)) for name in sorted(untyped))
     ]
 
 

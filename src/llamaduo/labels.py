@@ -54,6 +54,14 @@ def read_labels(responses: Iterable[str], labels: Labels) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(labels), dtype=object)
 
 
+def share_of_right_fields(response: str, reference: str) -> float | None:
+    """How many of the reference's fields a response has right, 0–1; None unless both are JSON."""
+    given, wanted = _object_in(response), _object_in(reference)
+    if given is None or not wanted:
+        return None
+    return sum(given.get(field) == value for field, value in wanted.items()) / len(wanted)
+
+
 def each_label(labels: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
     """Name of a label with one of its values, and which rows have it."""
     for field in labels:

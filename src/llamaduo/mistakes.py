@@ -39,7 +39,7 @@ def sentences(model: type[BaseModel], error: ValidationError, where: str) -> lis
         reason, value = _reason(each, owner)
         found.setdefault(".".join([where, *path]), {})[reason] = value
     return [
-        f"{name}: {' or '.join(reasons)}{next(iter(reasons.values()))}"
+        f"{name}: {' or '.join(reasons)}{next(filter(None, reasons.values()), '')}"
         for name, reasons in found.items()
     ]
 

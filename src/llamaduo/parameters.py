@@ -17,6 +17,7 @@ from pydantic import (
     ImportString,
     NonNegativeInt,
     PositiveFloat,
+    StringConstraints,
     field_validator,
     model_validator,
 )
@@ -406,7 +407,7 @@ class CoverageParameters(Parameters):
     """Our name of a column: theirs; null leaves a column out. What is not named here is found by
     its usual names (``pipelines/coverage/reading.py``). ``request`` and ``response`` of a log are
     those of the API, as objects or as JSON text; ``messages`` is a conversation."""
-    system: str = ""
+    system: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
     """System message of the pairs that have none of their own: the instruction of the task, where
     the prompts do not hold it."""
     on_bad_rows: Literal["fail", "drop"] = "fail"

@@ -99,7 +99,8 @@ class Progress:
             self._show_baselines(console, catalog)
         _show_reports(console, catalog, pipeline.all_outputs())
         for name in sorted(COVERAGE & pipeline.all_outputs()):
-            console.print(f"{name}: {catalog[name]._describe()['filepath']}", soft_wrap=True)
+            if place := catalog[name]._describe().get("filepath"):
+                console.print(f"{name}: {place}", soft_wrap=True, markup=False)
 
     def _show_baselines(self, console: Console, catalog: DataCatalog) -> None:
         rows = catalog.load("baselines")["rows"]

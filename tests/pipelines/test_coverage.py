@@ -59,13 +59,21 @@ def test_an_instruction_that_is_said_once_goes_to_the_pairs_that_have_none():
     assert list(rows["system"]) == ["Route it.", "Its own."]
 
 
-def test_a_column_that_is_usually_read_and_now_left_out_is_a_warning(caplog):
-    columns = {"prompt": "message", "response": "label"}
+@pytest.mark.parametrize("prompt", ["message", "prompt"])
+def test_an_instruction_that_is_left_out_is_a_warning(caplog, prompt):
+    columns = {} if prompt == "prompt" else {"prompt": prompt}
 
-    checked({"message": "m", "label": "l", "instruction": "Route it."}, columns=columns)
+    checked({prompt: "m", "response": "l", "instruction": "Route it."}, columns=columns)
 
     (said,) = warnings(caplog)
-    assert "left out: 'instruction'; coverage.system takes the instruction" in said
+    assert f"the column instruction is left out, since prompts are read from {prompt}" in said
+
+
+def test_an_instruction_that_is_read_and_a_column_that_is_not_wanted_are_no_warning(caplog):
+    checked({"instruction": "p", "input": "", "output": "r"})
+    checked({"prompt": "p", "response": "r", "licence": 5.0}, columns={"licence": None})
+
+    assert warnings(caplog) == []
 
 
 def test_a_long_list_of_bad_rows_ends_with_where_the_others_are():

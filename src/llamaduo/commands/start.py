@@ -19,6 +19,7 @@ from kedro.io import DatasetError
 from kedro.utils import find_kedro_project
 from kedro.validation.exceptions import ParameterValidationError
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
@@ -121,10 +122,11 @@ def split_params(context: click.Context, option: click.Parameter, value: Any) ->
     for item in items:
         try:
             read.merge_with_dotlist([item])
-        except YAMLError:
+        except (YAMLError, OmegaConfBaseException):
             context.fail(
-                f"--params: the value of {item!r} cannot be read; where it has spaces or braces, "
-                "quote it for the shell: --params='coverage.columns={prompt: question}'"
+                f"--params: the value of {item!r} cannot be read; it is YAML, and where it has "
+                "spaces or braces, quote it for the shell: "
+                "--params='coverage.columns={prompt: question}'"
             )
     return cast("dict[str, Any]", OmegaConf.to_container(read))
 

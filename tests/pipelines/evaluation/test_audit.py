@@ -69,10 +69,12 @@ def audited(tmp_path):
         measurement=MEASURED,
         index=1,
         table=None,
+        tests=None,
         **changes,
     ):
         evaluation, iteration = parameters(**changes), IterationParameters(index=index)
-        table, tests = responses() if table is None else table, pairs(40)
+        table = responses() if table is None else table
+        tests = pairs(40) if tests is None else tests
         with FakeOpenAI(answer=saying(score)) as server:
             judge = Judge((service_at(server.base_url, tmp_path / f"{next(number)}.sqlite"),))
             human = HumanScores.empty() if human is None else HumanScores.validate(human)
@@ -139,12 +141,52 @@ def test_a_judge_that_cannot_be_relied_on_is_told_why(audited, caplog, score, fa
     assert any(failure in each.getMessage() for each in caplog.records)
 
 
-def test_a_judge_that_gives_the_same_to_responses_with_one_label_wrong_is_believed(audited):
-    table = responses().assign(response=[f"reference {n} wrong" for n in range(40)])
+PARTS = ["brake", "front light", "chain and both pedals", "saddle"]
 
-    judge, _, _ = audited(lambda c: fair(c) if fair(c) in (0, 100) else 67, table=table)
 
-    assert judge["failures"] == []
+def in_json(wrong):
+    """References of three fields, and responses that have the first one wrong, or some more."""
+    part = [PARTS[n % 4] for n in range(40)]
+    other = [PARTS[(n + 1) % 4] for n in range(40)]
+    fields = [{"part": part[n], "urgent": n % 3 == 0, "shop": f"s{n % 2}"} for n in range(40)]
+    given = [
+        {**fields[n], "part": other[n], **({"shop": "none"} if wrong(n) else {})} for n in range(40)
+    ]
+    return list(map(json.dumps, fields)), list(map(json.dumps, given))
+
+
+def in_labels():
+    return [PARTS[n % 4] for n in range(40)], [PARTS[(n + 1) % 4] for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "doubted"),
+    [
+        (in_json(lambda n: False), False),
+        (in_json(lambda n: n % 2), True),
+        (in_labels(), False),
+    ],
+    ids=["one field wrong in each", "one or two fields wrong", "each label wrong"],
+)
+def test_one_score_for_all_is_doubted_only_where_responses_are_worth_different_ones(
+    audited, texts, doubted
+):
+    references, given = texts
+    known = dict(zip(references, given, strict=True))
+
+    def score(case):
+        if case["response"] == case["reference"]:
+            return 100
+        return 67 if case["response"] in known.values() else 0
+
+    judge, _, _ = audited(
+        score,
+        table=responses().assign(response=given),
+        tests=pairs(40).assign(response=references),
+    )
+
+    found = [each for each in judge["failures"] if "nearly every imperfect response 67" in each]
+    assert bool(found) == doubted, judge["failures"]
 
 
 def noisy(seed):

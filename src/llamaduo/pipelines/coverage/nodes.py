@@ -11,7 +11,13 @@ from llamaduo.errors import InputError
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.lengths import refuse_long_pairs
 from llamaduo.parameters import CoverageParameters, FineTuningParameters
-from llamaduo.pipelines.coverage.reading import USUALLY_READ, Problem, known_names, read_row
+from llamaduo.pipelines.coverage.reading import (
+    INSTRUCTION,
+    Problem,
+    known_names,
+    prompt_column,
+    read_row,
+)
 from llamaduo.schemas import PAIR
 from llamaduo.service_llm.privacy import quote
 
@@ -39,12 +45,16 @@ def check_rows(
     columns = {name: None for row in raw_pairs["row"] for name in row or ()}
     _refuse_unknown_columns(list(columns), coverage)
     if extra := [name for name in columns if name not in known_names(coverage)]:
-        meant = set(extra) & USUALLY_READ
-        logger.log(
-            logging.WARNING if meant else logging.INFO,
-            "columns that a pair does not have are left out: %s%s",
+        logger.info(
+            "columns that a pair does not have are left out: %s",
             ", ".join(quote(name, 40) for name in extra),
-            "; coverage.system takes the instruction of the task" if meant else "",
+        )
+    if (prompt := prompt_column(columns, coverage)) != INSTRUCTION and INSTRUCTION in columns:
+        logger.warning(
+            "the column %s is left out, since prompts are read from %s; coverage.system takes the "
+            "instruction of the task, or write both into one column",
+            INSTRUCTION,
+            prompt,
         )
     read = [_read(raw["row"], raw["problem"], coverage) for raw in raw_pairs.to_dict("records")]
     fields = pd.DataFrame([{**NOTHING, **each} for each, _ in read])

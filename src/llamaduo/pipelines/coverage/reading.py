@@ -1,5 +1,6 @@
 """From one row of the user's file to the fields of a pair, or to what is wrong with it."""
 
+from collections.abc import Iterable
 from math import isnan
 from typing import Any, get_args
 
@@ -24,7 +25,7 @@ USUAL_NAMES = {
     "licence": ["licence", "license"],
 }
 """Their names for our columns; the others are called as we call them."""
-USUALLY_READ = {name for names in USUAL_NAMES.values() for name in names}
+INSTRUCTION = "instruction"
 LAYOUTS = (
     "prompt and response, instruction and output, prompt and completion, messages, request and "
     "response of a log, or what coverage.columns names"
@@ -69,6 +70,11 @@ def known_names(coverage: CoverageParameters) -> set[str]:
     """The columns that are read; all others are left out."""
     names = {name for ours in get_args(Column) for name in _names(ours, coverage)}
     return names | {"preferred_output", *STATUS}
+
+
+def prompt_column(columns: Iterable[str], coverage: CoverageParameters) -> str | None:
+    """The one that prompts are read from, where they have one of their own."""
+    return _column("prompt", dict.fromkeys(columns), coverage)
 
 
 def _pair(row: dict[str, Any], coverage: CoverageParameters) -> dict[str, Found]:

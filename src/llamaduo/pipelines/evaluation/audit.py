@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from llamaduo.labels import WHOLE, find_labels, share_of_right_fields
 from llamaduo.near_duplicates import Tokenizer, similarity
 from llamaduo.parameters import EvaluationParameters, LoopParameters
 from llamaduo.pipelines.evaluation.audit_cases import WORTHLESS
@@ -35,7 +36,7 @@ LEAST_APART = 10.0
 LEAST_SPREAD = 1.0
 """Points of standard deviation over imperfect responses; with less the judge tells none apart."""
 LEAST_DIFFERENCE = 5.0
-"""Points of standard deviation of ROUGE-L; less apart, responses may well be worth the same."""
+"""Points of standard deviation of ``_distances``; less apart, responses may be worth the same."""
 FEWEST = 10
 """Imperfect responses; of fewer nothing is concluded."""
 LEAST_DRIFT = 1.0
@@ -179,7 +180,7 @@ def _spread_failures(cases: pd.DataFrame) -> list[str]:
     given = judged["precision"]
     if len(given) < FEWEST or given.std() >= LEAST_SPREAD:
         return []
-    if _nearness(judged).std() < LEAST_DIFFERENCE:
+    if _distances(judged).std() < LEAST_DIFFERENCE:
         return []  # such as labels of which each response has one wrong: they are worth the same
     if not LEAST_SPREAD < given.mean() < HIGHEST_SCORE - LEAST_SPREAD:
         return []
@@ -189,12 +190,21 @@ def _spread_failures(cases: pd.DataFrame) -> list[str]:
     ]
 
 
-def _nearness(cases: pd.DataFrame) -> pd.Series:
-    """ROUGE-L to the reference, 0–100."""
+def _distances(cases: pd.DataFrame) -> pd.Series:
+    """How far each response is from its reference, 0–100, as far as a program can tell.
+
+    Of JSON objects the share of wrong fields, of labels all or nothing, of other texts 1 - ROUGE-L.
+    """
+    if WHOLE in find_labels(list(cases["reference"])):
+        return 100.0 * (cases["response"].str.strip() != cases["reference"].str.strip())
     tokenizer = Tokenizer()
-    pairs = zip(cases["response"], cases["reference"], strict=True)
-    near = [similarity(tokenizer.tokens(one), tokenizer.tokens(other)) for one, other in pairs]
-    return 100 * pd.Series(near, dtype=float)
+    right = [
+        similarity(tokenizer.tokens(response), tokenizer.tokens(reference))
+        if (share := share_of_right_fields(response, reference)) is None
+        else share
+        for response, reference in zip(cases["response"], cases["reference"], strict=True)
+    ]
+    return 100 * (1 - pd.Series(right, dtype=float))
 
 
 def _tie_share(scores: pd.Series) -> float | None:

@@ -18,6 +18,12 @@ logger = logging.getLogger(__name__)
 
 SERVICE_LLM = "service LLM itself"
 """Name of the baseline that the local LLM is measured by."""
+SHOWN = {
+    "train_sha256": "coverage_train",
+    "test_sha256": "coverage_test",
+    "prompts": "coverage_test",
+}
+"""The entries of the catalog that parts of a setup stand for."""
 
 
 def describe_measurement(
@@ -77,11 +83,13 @@ def compare_baselines(
     """
     setup = describe_setup(base_model, service_llm, measurement, coverage_train)
     known = known_baselines or {"setup": setup, "rows": []}
-    if others := [key for key, value in setup.items() if known["setup"].get(key) != value]:
+    keys = {**setup, **known["setup"]}
+    others = [SHOWN.get(key, key) for key in keys if known["setup"].get(key) != setup.get(key)]
+    if others:
         logger.warning(
             "the baselines at hand were measured with another %s, so that they do not compare; "
             "kedro run --pipelines=baselines measures them anew",
-            ", ".join(others),
+            ", ".join(dict.fromkeys(others)),
         )
     rows = [] if others else known["rows"]
     service = next((row for row in rows if row["name"] == SERVICE_LLM), None)
