@@ -14,9 +14,7 @@ from llamaduo.pipelines.evaluation.sentences import ADVISORY, doubt_service_llm,
 
 logger = logging.getLogger(__name__)
 
-
 REPORTS = {"evaluation_report": "report", "loop_report": "whole loop"}
-
 COVERAGE = {"coverage_train", "coverage_test", "coverage_holdout"}
 
 
