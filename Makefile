@@ -70,5 +70,5 @@ lock: $(STAMP)  ## resolve anew; without find-links, so that it names the CUDA p
 	env -u UV_FIND_LINKS $(BIN)/uv pip compile --universal --python-version 3.11 --no-annotate --no-header --all-extras \
 		--upgrade pyproject.toml requirements/caps.in --output-file requirements/constraints.txt
 
-clean:           ## remove what runs have written, but the journal: its answers may have cost money
-	rm -rf data/test data/dev data/ledger data/0[235]_*/* data/06_models/adapter data/06_models/best_adapter data/06_models/checkpoints data/0[78]_*/*
+clean:           ## remove what runs have written, but releases and the journal: its answers may have cost money
+	rm -rf data/test data/dev data/ledger data/0[235]_*/* data/06_models/adapter data/06_models/best_adapter data/06_models/checkpoints data/06_models/merged_model data/06_models/gguf_model data/0[78]_*/*

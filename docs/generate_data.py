@@ -33,7 +33,7 @@ KINDS = {
     "str": "text",
     "string[pyarrow]": "text",
 }
-ORDER = ("data_synthesis", "fine_tuning", "evaluation", "coverage", "baselines")
+ORDER = ("data_synthesis", "fine_tuning", "evaluation", "coverage", "baselines", "deployment")
 
 
 def main() -> None:

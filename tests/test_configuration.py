@@ -157,7 +157,7 @@ def test_the_layers_are_told_apart_by_colour(context):
     text = (REPOSITORY / ".viz/styles.json").read_text(encoding="utf-8")
     styles = {name: json.dumps(style) for name, style in json.loads(text).items()}
     catalog = context.catalog
-    entries = {name for name in catalog if not name.startswith("param")} - {"ledger"}
+    entries = {name for name in catalog if not name.startswith("param")}
     layers = {name: catalog[name].metadata["kedro-viz"]["layer"] for name in entries}
 
     assert styles.keys() == entries
@@ -188,7 +188,7 @@ TEXTS = {"prompt", "response", "text", "row", "rejected"}
 def schemas_of_tables():
     """The columns of each entry that is validated."""
     tables = {}
-    for file in ("inputs", "iterations", "baselines", "coverage"):
+    for file in ("inputs", "iterations", "baselines", "coverage", "deployment"):
         entries = yaml.safe_load((REPOSITORY / f"conf/base/catalog_{file}.yml").read_text("utf-8"))
         for name, entry in entries.items():
             if validator := entry.get("validator"):
@@ -218,7 +218,7 @@ def test_no_entry_is_left_over(context):
 
     named = {name for name in context.catalog if not name.startswith("param")}
 
-    assert named - used == {"ledger"}
+    assert named - used == set()
 
 
 def test_the_default_pipeline_is_the_whole_loop(context):

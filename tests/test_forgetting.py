@@ -285,6 +285,7 @@ def places(tmp_path):
             "tested": {own["test"], own["holdout"]},
         },
         training_sets={"training_set.jsonl"},
+        models={(tmp_path / "data/release").resolve()},
         ledgers=[],
         remote=[],
     )
@@ -477,6 +478,18 @@ def test_adapters_have_seen_what_they_or_their_forerunners_were_trained_on(place
     adapters = find(places, WANTED).adapters
 
     assert sorted(path.parent.name for path in adapters) == [*loop[1:], SLICE]
+
+
+def test_models_that_were_made_of_such_adapters_are_listed_and_not_looked_into(places):
+    teach(places, f"{LOOP}-i002", adapters=[f"{LOOP}-i002"])
+    early = "2026-10-31T00.00.00.000Z"
+    for version in (early, SLICE):
+        put(places, f"release/{version}/release/model/tokenizer.json", json.dumps({NAME: 1}))
+
+    found = find(places, WANTED)
+
+    assert [path.parent.name for path in found.adapters if path.name == "release"] == [SLICE]
+    assert not [path for path in [*found.left, *found.whole] if "release" in str(path)]
 
 
 ADDRESS = "j.mueller@firma.example"

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -14,6 +14,13 @@ from kedro.io import DatasetError
 
 OTHERS = 0o077
 """The permissions of the group and of everybody else."""
+
+
+class Content(Protocol):
+    """A folder's, too large to be handed over: it is written where it will lie."""
+
+    def write(self, folder: Path) -> None:
+        """Write all files into a folder that does not exist yet."""
 
 
 def make_folder(folder: Path) -> None:

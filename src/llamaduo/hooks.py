@@ -9,7 +9,14 @@ from kedro.pipeline import Pipeline
 
 from llamaduo.attachment import pin_attached
 from llamaduo.errors import InputError
-from llamaduo.iterations import AT, chosen_iteration, is_whole_loop, pin, pinned_versions
+from llamaduo.iterations import (
+    AT,
+    OF_THE_BEST,
+    chosen_iteration,
+    is_whole_loop,
+    pin,
+    pinned_versions,
+)
 from llamaduo.ledger import Ledger, version
 from llamaduo.parameters import IterationParameters, LoopParameters
 from llamaduo.service_llm.budget import Account
@@ -62,12 +69,15 @@ class Pins:
         complete = ledger.last_complete()
         if f"params:{AT}" in catalog:
             complete = chosen_iteration(catalog.load(f"params:{AT}"), ledger)
+        elif any(OF_THE_BEST in node.tags for node in pipeline.nodes):
+            complete = chosen_iteration("best", ledger)
         pins = dict.fromkeys(settings.carry, NO_VERSION)
         if complete:
             pins = pinned_versions(ledger.committed(*complete), settings, *complete)
         # A slice pays for itself, up to the caps of a loop.
         account = Account(name=run_params["run_id"], caps=settings.budget)
-        iteration = IterationParameters(index=complete[1] if complete else 1, account=account)
+        loop, index = complete or ("", 1)
+        iteration = IterationParameters(index=index, loop=loop, account=account)
         catalog.save("params:iteration", iteration)
         for name in pipeline.inputs() - named:
             dataset = catalog.get(name)

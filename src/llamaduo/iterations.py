@@ -18,6 +18,8 @@ from llamaduo.service_llm.budget import Account
 
 AT = "at"
 """The parameter by which ``--params=at=...`` chooses an iteration to look at."""
+OF_THE_BEST = "of-the-best-iteration"
+"""The tag of a pipeline that reads the best iteration unless another is chosen."""
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ def iteration_catalog(loop: Loop, iteration: int) -> DataCatalog:
         here[name] = catalog[name]
     account = Account(name=loop.name, caps=loop.settings.budget)
     here["params:iteration"] = MemoryDataset(
-        IterationParameters(index=iteration, account=account), copy_mode="assign"
+        IterationParameters(index=iteration, loop=loop.name, account=account), copy_mode="assign"
     )
     return here
 

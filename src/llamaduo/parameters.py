@@ -64,6 +64,8 @@ class IterationParameters(Parameters):
 
     index: int = Field(1, ge=1)
     """1 for the first iteration of a loop."""
+    loop: str = ""
+    """The loop's name; empty where there is none."""
     account: Account = Account()
     """Who pays for its requests: the loop."""
 
@@ -377,6 +379,37 @@ class BaselineParameters(Parameters):
     """Coverage-train pairs shown to the untouched base model in the few-shot row."""
     max_tokens: int = Field(512, ge=1)
     """The most tokens of a service LLM's own answer."""
+
+
+Quantization = Literal["f16", "q8_0", "q4_k_m"]
+"""As llama.cpp names them: bits per weight about 16, 8 and 5."""
+
+
+class DeploymentParameters(Parameters):
+    """``params:deployment``."""
+
+    name: str = Field("student", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """By which servers know the model; its GGUF files are named so."""
+    task: str = ""
+    """What it does, in a sentence or two, for its model card."""
+    force: bool = False
+    """Whether an iteration that did not reach its target is released all the same."""
+    prompts: int = Field(50, ge=1)
+    """Test prompts over whose responses adapter and merged model are compared."""
+    min_agreement: dict[
+        Literal["bfloat16", "float32"], Annotated[float, Field(gt=0, le=100)] | None
+    ] = {"bfloat16": 99.0, "float32": 99.9}
+    """Percentage of their tokens at which both must find the same one likeliest, by the type in
+    which both compute; null leaves a comparison out, such as one that does not fit into memory."""
+    quantizations: list[Quantization] = ["f16", "q8_0", "q4_k_m"]
+    """Of the GGUF files; an empty list makes none."""
+
+    @model_validator(mode="after")
+    def compares_something(self) -> "DeploymentParameters":
+        """Nothing is released unseen."""
+        if not any(self.min_agreement.values()):
+            raise ValueError("min_agreement needs a percentage for bfloat16, float32, or both")
+        return self
 
 
 Column = Literal[

@@ -2,7 +2,14 @@
 
 from kedro.pipeline import Pipeline
 
-from llamaduo.pipelines import baselines, coverage, data_synthesis, evaluation, fine_tuning
+from llamaduo.pipelines import (
+    baselines,
+    coverage,
+    data_synthesis,
+    deployment,
+    evaluation,
+    fine_tuning,
+)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -16,5 +23,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         **loop,
         "coverage": coverage.create_pipeline(),
         "baselines": baselines.create_pipeline(),
+        "deployment": deployment.create_pipeline(),
         "__default__": sum(loop.values(), Pipeline([])),
     }

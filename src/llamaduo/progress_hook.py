@@ -95,10 +95,31 @@ class Progress:
         console = Console()
         if "baselines" in pipeline.all_outputs():
             self._show_baselines(console, catalog)
+        if "release" in pipeline.all_outputs():
+            self._show_release(console, catalog)
         _show_reports(console, catalog, pipeline.all_outputs())
         for name in sorted(COVERAGE & pipeline.all_outputs()):
             if place := catalog[name]._describe().get("filepath"):
                 console.print(f"{name}: {place}", soft_wrap=True, markup=False)
+
+    def _show_release(self, console: Console, catalog: DataCatalog) -> None:
+        table = Table(title="Formats on the test set (0–100, ± standard error over prompts)")
+        table.add_column("")
+        for column in ("MB", "tokens/s", "similarity", "precision", "cost in precision"):
+            table.add_column(column, justify="right")
+        for row in catalog.load("format_scores"):
+            cost = row["cost"] and row["cost"]["precision"]
+            table.add_row(
+                row["format"],
+                f"{row['bytes'] / 1e6:.1f}",
+                f"{row['tokens_per_s']:.0f}",
+                _mean(row["similarity"]),
+                _mean(row["precision"]),
+                _with_interval(cost) if cost else "",
+            )
+        console.print(table)
+        console.print(f"released: {catalog.load('release')}", soft_wrap=True, markup=False)
+        console.print(f"next: kedro serve{self._environment} (docs/serving.md)")
 
     def _show_baselines(self, console: Console, catalog: DataCatalog) -> None:
         rows = catalog.load("baselines")["rows"]
@@ -140,6 +161,12 @@ def _spent(costs: dict[str, Any]) -> str:
 
 def _mean(score: dict[str, Any]) -> str:
     return f"{_shown(score['mean'])} ± {_shown(score['standard_error'])}"
+
+
+def _with_interval(gain: dict[str, Any]) -> str:
+    low, high = gain["interval"]
+    within = "" if low is None else f" ({low:.1f} to {high:.1f})"
+    return f"{_shown(gain['mean'])}{within}"
 
 
 def _shown(value: float | None) -> str:

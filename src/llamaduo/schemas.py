@@ -367,6 +367,13 @@ class Responses(Table):
     """False where ``max_new_tokens`` cut the response off."""
 
 
+class FormatResponses(Responses):
+    """Responses of the released model in each of its formats."""
+
+    format: Series[str]
+    """``merged``, or the quantization of a GGUF file."""
+
+
 class JudgeReplies(Replies):
     """What the judge answered about each response, unparsed."""
 

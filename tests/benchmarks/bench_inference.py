@@ -25,7 +25,7 @@ from llamaduo.local_llm.chat import encode_prompt, to_messages
 from llamaduo.local_llm.inference import (
     DecodingSettings,
     _generate,
-    _generation_config,
+    generation_config,
     load_merged,
     respond,
 )
@@ -103,7 +103,7 @@ def test_merged_weights_answer_faster_than_unmerged_ones(adapter, conversations)
     best, answers = {}, {}
     for _ in range(ROUNDS):
         for name, model in models.items():
-            model.generation_config = _generation_config(greedy, stop_tokens, tokenizer)
+            model.generation_config = generation_config(greedy, stop_tokens, tokenizer)
             took, answers[name] = timed(
                 lambda model=model: _generate(model, tokenizer, prompts, 1, stop_tokens)
             )

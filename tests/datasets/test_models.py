@@ -9,6 +9,7 @@ from llamaduo.datasets import (
     CheckpointsDataset,
     InferenceDataset,
     JudgeDataset,
+    ReleaseDataset,
     ServiceLLMDataset,
 )
 from llamaduo.errors import InputError
@@ -75,6 +76,65 @@ def test_an_adapter_on_object_storage_is_read_from_a_copy_on_this_machine(tmp_pa
     assert json.loads(on_objects(tmp_path).preview()) == {"rows": 3}
     with pytest.raises(DatasetError, match="must not exist"):
         on_objects(tmp_path).save(trained)
+
+
+class Export:
+    """Content that is written where it will lie, or breaks off."""
+
+    def __init__(self, breaks_off=False):
+        self.breaks_off = breaks_off
+
+    def write(self, folder):
+        folder.mkdir()
+        (folder / "manifest.json").write_text('{"name": "student"}')
+        if self.breaks_off:
+            raise OSError(28, "No space left on device")
+
+
+def release(folder, version="v1"):
+    version = version and Version(version, version)
+    return ReleaseDataset(filepath=str(folder / "release"), version=version)
+
+
+def test_content_is_written_where_it_will_lie(tmp_path):
+    release(tmp_path).save(Export())
+
+    assert release(tmp_path).load() == tmp_path / "release/v1/release"
+    assert json.loads(release(tmp_path).preview()) == {"name": "student"}
+
+
+def test_content_that_breaks_off_leaves_nothing(tmp_path):
+    with pytest.raises(DatasetError, match="No space left on device"):
+        release(tmp_path).save(Export(breaks_off=True))
+
+    assert not release(tmp_path).exists()
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".partial"]
+
+
+def test_what_a_killed_save_has_left_goes_with_the_next_one(tmp_path):
+    unfinished = tmp_path / "release/v0/.release.partial"
+    unfinished.mkdir(parents=True)
+    (unfinished / "manifest.json").touch()
+
+    release(tmp_path).save(Export())
+
+    assert not unfinished.exists()
+    assert release(tmp_path, "v1").exists()
+
+
+def test_a_folder_without_versions_that_is_not_empty_is_never_written_over(tmp_path):
+    release(tmp_path, None).save(Export())
+
+    with pytest.raises(DatasetError, match=r"is there already, .* never written over"):
+        release(tmp_path, None).save(Export())
+
+
+def test_content_goes_to_object_storage_with_its_marker_last(tmp_path):
+    stored = ReleaseDataset(filepath=f"memory:/{tmp_path}/release", version=Version("v1", "v1"))
+
+    stored.save(Export())
+
+    assert json.loads((stored.load() / "manifest.json").read_text()) == {"name": "student"}
 
 
 def test_an_adapter_whose_upload_broke_off_is_none(tmp_path, trained):

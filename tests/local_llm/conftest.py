@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.inference import DecodingSettings
+from llamaduo.local_llm.merging import Merge
 from llamaduo.local_llm.training import TrainingJob, train
 from llamaduo.parameters import FineTuningParameters
 
 TAUGHT_BY = {"pairs": {"synthetic": 8}, "teachers": ["gpt-4o"]}
+GREEDY = DecodingSettings(temperature=0, top_p=1, max_new_tokens=24, batch_size=8, seed=1)
 WORDS = ["red", "blue", "green", "black", "white", "brown", "pink", "grey"]
 
 
@@ -75,6 +78,16 @@ def adapter(
     shutil.move(trained, kept)
     trained.parent.rmdir()
     return kept
+
+
+@pytest.fixture(scope="session")
+def merged(
+    random_model: BaseModelSpec, adapter: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The adapter and its base model as one, evaluated greedily."""
+    folder = tmp_path_factory.mktemp("merged") / "model"
+    Merge(random_model, adapter, GREEDY).write(folder)
+    return folder
 
 
 @pytest.fixture

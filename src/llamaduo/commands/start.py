@@ -27,6 +27,7 @@ from llamaduo.attachment import LoopEndedError
 from llamaduo.errors import InputError
 from llamaduo.ledger import LoopBusyError, UnknownLoopError
 from llamaduo.local_llm.engines import InferenceError
+from llamaduo.local_llm.release import ReleaseError
 from llamaduo.local_llm.training import TrainingError
 from llamaduo.service_llm.failures import ServiceLLMError
 from llamaduo.service_llm.journal import JournalError
@@ -43,6 +44,7 @@ ERRORS_WITH_A_SENTENCE = (
     OSError,
     LoopBusyError,
     ParameterValidationError,
+    ReleaseError,
     ServiceLLMError,
     TrainingError,
     UnknownLoopError,

@@ -1,10 +1,15 @@
 """Catalog entries that kedro-datasets does not have."""
 
-from llamaduo.datasets.adapter import AdapterDataset
 from llamaduo.datasets.arrow_table import ArrowTableDataset
 from llamaduo.datasets.audit_groups import AuditGroupsDataset
 from llamaduo.datasets.base_model import BaseModelDataset
 from llamaduo.datasets.checkpoints import CheckpointsDataset
+from llamaduo.datasets.folder import (
+    AdapterDataset,
+    GGUFDataset,
+    ModelDataset,
+    ReleaseDataset,
+)
 from llamaduo.datasets.inference import InferenceDataset
 from llamaduo.datasets.json_lines import JSONLinesDataset
 from llamaduo.datasets.judge import JudgeDataset
@@ -21,13 +26,16 @@ __all__ = [
     "BaseModelDataset",
     "CardDataset",
     "CheckpointsDataset",
+    "GGUFDataset",
     "InferenceDataset",
     "JSONLinesDataset",
     "JudgeDataset",
+    "ModelDataset",
     "PageDataset",
     "PreviousDataset",
     "PromptDataset",
     "PromptFolderDataset",
     "RawPairsDataset",
+    "ReleaseDataset",
     "ServiceLLMDataset",
 ]

@@ -11,10 +11,11 @@ from llamaduo.forgetting.findings import Findings
 WHAT_STAYS = """\
 Texts of the journal go, what they cost stays. An unfinished loop that read a deleted report \
 cannot go on; start a new one (kedro run)."""
+TRAINED = "Adapters that were trained on such rows, and models that were made of them:"
 RETRAIN = """\
 They are not removed: what a model has learnt cannot be taken out of its weights. Write them down: \
 once the rows are gone, no search finds them again. Start a new loop (kedro run), which trains \
-without the rows, then delete these folders, and all that was exported or merged from them."""
+without the rows, then delete these folders, and all copies of them."""
 BEYOND = """\
 Not looked at: git history, backups, exports and other copies, shell history, and folders \
 llamaduo-training-* that a killed training has left among the temporary files. Not known again: \
@@ -35,7 +36,7 @@ def show(found: Findings, remote: Iterable[str]) -> None:
         click.echo("nothing to remove: no file holds such a text where one can be removed")
     for head, lines, advice in (
         ("To be removed:", removed, WHAT_STAYS),
-        ("Adapters that were trained on such rows:", map(os.path.relpath, found.adapters), RETRAIN),
+        (TRAINED, map(os.path.relpath, found.adapters), RETRAIN),
         ("Left as they are; look at them yourself:", _lines(found.left), ""),
         ("Not on this machine, and not looked at:", remote, ""),
     ):

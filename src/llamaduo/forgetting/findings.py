@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from llamaduo.datasets.adapter import MARKER
+from llamaduo.datasets import AdapterDataset
 from llamaduo.files import replacing
 from llamaduo.forgetting.matcher import RowMatcher, identify
 from llamaduo.forgetting.places import Places, is_within
@@ -13,6 +13,7 @@ from llamaduo.forgetting.tables import UNREADABLE, is_table, read_table
 from llamaduo.forgetting.wanted import Wanted, is_text
 from llamaduo.service_llm.journal import Journal, is_journal
 
+MARKER = AdapterDataset.marker
 PACKED = {".gz", ".zip", ".xz", ".bz2", ".zst", ".7z", ".xlsx", ".docx", ".pdf"}
 """Endings of files whose bytes do not show what they hold."""
 BESIDE_JOURNAL = ("-wal", "-shm")
@@ -36,7 +37,8 @@ class Findings(NamedTuple):
     left: dict[Path, str]
     """What a person has to look at, and why."""
     adapters: list[Path]
-    """Folders of those that have seen the rows: trained on them, or gone on from one that was."""
+    """Folders of those that have seen the rows: trained on them, or gone on from one that was, and
+    of whole models that were made from such."""
 
     @property
     def is_empty(self) -> bool:
@@ -69,6 +71,7 @@ def find(places: Places, wanted: Wanted) -> Findings:
             left.setdefault(path, "its path holds the text")
     versions = [table.parent.name for table in found.rows if table.name in places.training_sets]
     every = [path.parent for path in files if path.name == MARKER]
+    every += [each for root in sorted(places.models) for each in root.glob(f"*/{root.name}")]
     adapters = [each for each in every if _may_have_seen(each, versions)]
 
     def turn(table: Path) -> tuple[bool, bool, bool]:

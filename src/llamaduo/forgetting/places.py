@@ -42,12 +42,14 @@ class Places(NamedTuple):
     trained on in place of what these write, ``tested`` tested on."""
     training_sets: set[str]
     """Names of the files whose rows adapters have seen."""
+    models: set[Path]
+    """Folders in which versions of whole models lie, which are made from adapters."""
     ledgers: list[Ledger]
     remote: list[str]
     """URLs, which are not looked at; of those below another the other alone."""
 
     def files(self) -> list[Path]:
-        """Each file once, and folders that cannot be listed; those of base models are left out."""
+        """Each file once, and folders that cannot be listed; those of models are left out."""
         found: dict[str, Path] = {}
         for path in self._paths():
             found.setdefault(os.path.realpath(path), path)
@@ -60,7 +62,7 @@ class Places(NamedTuple):
                 yield root
             for name, folders, files in os.walk(root, onerror=closed.append, followlinks=True):
                 folder = Path(name).resolve()
-                if folder in seen or set(files) >= BASE_MODEL:
+                if folder in seen or folder in self.models or set(files) >= BASE_MODEL:
                     folders.clear()
                     continue
                 seen.add(folder)
@@ -107,6 +109,7 @@ def places_of(project: Path) -> Places:
         inputs=inputs - of([ROOT]),
         roles=roles,
         training_sets={path.name for path in of(["training_set"])},
+        models=of(["merged_model", "gguf_model", "release"]),
         ledgers=[Ledger(folder) for folder in ledgers | of(["ledger"])],
         remote=sorted(url for url in urls if not any(url.startswith(f"{o}/") for o in urls)),
     )

@@ -82,10 +82,13 @@ def load_tokenizer(spec: BaseModelSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(spec: BaseModelSpec) -> PreTrainedModel:
-    """Load the weights in ``compute_dtype`` (or NF4) on ``device``, in evaluation mode.
+def load_model(spec: BaseModelSpec, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load the weights (or NF4) on ``device``, in evaluation mode.
 
     Where processes share one copy, the trainer distributes it; its arguments have to exist by now.
+
+    Args:
+        dtype: None takes the ``compute_dtype``.
 
     Raises:
         FileNotFoundError: The name is a path, and nothing is there.
@@ -109,7 +112,7 @@ def load_model(spec: BaseModelSpec) -> PreTrainedModel:
         revision=spec.revision,
         trust_remote_code=False,
         use_safetensors=True,
-        dtype=compute_dtype(),
+        dtype=dtype or compute_dtype(),
         device_map=None if shared else {"": device()},
         quantization_config=quantization if spec.load_in_4bit else None,
     )

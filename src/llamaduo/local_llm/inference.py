@@ -7,7 +7,8 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from llamaduo.local_llm.base_model import (
     BaseModelSpec,
@@ -48,6 +49,14 @@ class Response:
     """False where ``max_new_tokens`` cut it off."""
 
 
+class Timed(NamedTuple):
+    """Responses, and how long they took."""
+
+    responses: list[list[Response]]
+    seconds: float
+    """Of generating, without the loading of the model."""
+
+
 def respond(
     base_model: BaseModelSpec,
     adapter: Path | None,
@@ -65,32 +74,55 @@ def respond(
     """
     tokenizer = load_tokenizer(base_model)
     prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
+    with _seeded(decoding.seed), loaded(base_model, adapter) as model:
+        return generate(model, tokenizer, prompts, samples, decoding)
+
+
+def respond_timed(
+    model: Path, prompts: list[list[int]], samples: int, decoding: DecodingSettings
+) -> Timed:
+    """The same for a folder without an adapter, and for prompts that are tokens."""
+    spec = BaseModelSpec(str(model))
+    tokenizer = load_tokenizer(spec)
+    with loaded(spec, None) as loaded_model, _seeded(decoding.seed):
+        began = perf_counter()
+        responses = generate(loaded_model, tokenizer, prompts, samples, decoding)
+        return Timed(responses, perf_counter() - began)
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    samples: int,
+    decoding: DecodingSettings,
+) -> list[list[Response]]:
+    """The same for a model that is loaded, prompts that are tokens, and a seed that is set."""
     # Neighbours of one length need little padding; the longest come first, so that a batch that
     # does not fit into memory fails at once.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     prompts_per_batch = max(1, decoding.batch_size // samples)
     batches = [order[i : i + prompts_per_batch] for i in range(0, len(order), prompts_per_batch)]
     responses: dict[int, list[Response]] = {}
-    with _seeded(decoding.seed), _loaded(base_model, adapter) as model:
-        stop_tokens = stop_token_ids(model.generation_config, tokenizer)
-        model.generation_config = _generation_config(decoding, stop_tokens, tokenizer)
-        with ProgressDisplay("responses", quiet=len(batches) < 2) as display:
-            for batch in batches:
-                drawn = _generate(
-                    model, tokenizer, [prompts[i] for i in batch], samples, stop_tokens
-                )
-                for position, i in enumerate(batch):
-                    responses[i] = drawn[position * samples : (position + 1) * samples]
-                display.show(len(responses), len(prompts))
+    stop_tokens = stop_token_ids(model.generation_config, tokenizer)
+    model.generation_config = generation_config(decoding, stop_tokens, tokenizer)
+    with ProgressDisplay("responses", quiet=len(batches) < 2) as display:
+        for batch in batches:
+            drawn = _generate(model, tokenizer, [prompts[i] for i in batch], samples, stop_tokens)
+            for position, i in enumerate(batch):
+                responses[i] = drawn[position * samples : (position + 1) * samples]
+            display.show(len(responses), len(prompts))
     return [responses[i] for i in range(len(prompts))]
 
 
-def load_merged(base_model: BaseModelSpec, adapter: Path | None) -> PreTrainedModel:
+def load_merged(
+    base_model: BaseModelSpec, adapter: Path | None, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
     """The model with the adapter added to its weights, which saves about a quarter of the time.
 
     The weights are never in 4 bit here: NF4 would round most of the adapter away.
     """
-    model = load_model(dataclasses.replace(base_model, load_in_4bit=False))
+    model = load_model(dataclasses.replace(base_model, load_in_4bit=False), dtype)
     if adapter is None:
         return model
     from peft import PeftModel
@@ -100,18 +132,23 @@ def load_merged(base_model: BaseModelSpec, adapter: Path | None) -> PreTrainedMo
 
 
 @contextmanager
-def _loaded(base_model: BaseModelSpec, adapter: Path | None) -> Iterator[PreTrainedModel]:
+def loaded(base_model: BaseModelSpec, adapter: Path | None) -> Iterator[PreTrainedModel]:
     """The model for a while; its memory is given back afterwards."""
-    import torch
-
     holder = [load_merged(base_model, adapter)]
     try:
         yield holder[0]
     finally:
         holder.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_memory_back()
+
+
+def give_memory_back() -> None:
+    """Free the memory of models that nothing refers to any longer."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -125,7 +162,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _generation_config(
+def generation_config(
     decoding: DecodingSettings,
     stop_tokens: list[int],
     tokenizer: PreTrainedTokenizerBase,

@@ -1,6 +1,5 @@
 """What a reader of the training set must know of it, as a dataset card of Hugging Face."""
 
-import re
 from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
@@ -8,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 from huggingface_hub import DatasetCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from llamaduo.cards import write_card
 from llamaduo.languages import languages_of
 from llamaduo.parameters import SynthesisParameters
 
+TEMPLATE = Path(__file__).with_name("templates") / "data_card.md"
 PROVENANCE = ["origin", "teacher", "model", "prompt_version", "iteration"]
 READ = 2000
 """Prompts by which the languages are told."""
@@ -26,9 +26,6 @@ SIZES = {
     "10M<n<100M": 10**8,
 }
 """The Hub's name of a size: the pairs that are too many for it."""
-
-SPACE = re.compile(r"\s+")
-MARKUP = re.compile(r"([\\`*_{}\[\]<>|&~$#!])")
 
 MEANINGS = {
     "schema": "could not be read, or its request failed",
@@ -83,9 +80,8 @@ def write_data_card(
         "privacy": synthesis_report["privacy"],
         "licences": _counted(own, ["licence", "source"]),
     }
-    front_matter = _front_matter(len(training_set), languages, own).to_yaml()
-    body = _environment().get_template("data_card.md").render(values)
-    return f"---\n{front_matter}\n---\n\n{body}"
+    front_matter = _front_matter(len(training_set), languages, own)
+    return write_card(TEMPLATE, front_matter, values)
 
 
 def _front_matter(pairs: int, languages: list[str], own: pd.DataFrame) -> DatasetCardData:
@@ -110,18 +106,3 @@ def _counted(rows: pd.DataFrame, columns: list[str]) -> list[dict[Hashable, Any]
     filled = rows[columns].astype(object).fillna("")
     counts = filled.value_counts(sort=False).sort_index().rename("pairs").reset_index()
     return counts.to_dict("records")
-
-
-def _environment() -> Environment:
-    return Environment(  # noqa: S701  # Markdown, which finalize escapes
-        loader=FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8"),
-        undefined=StrictUndefined,
-        finalize=_as_text,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
-def _as_text(value: Any) -> str:
-    """A value as Markdown shows it, on one line, whatever is in it."""
-    return MARKUP.sub(r"\\\1", SPACE.sub(" ", str(value)))

@@ -8,7 +8,7 @@ import pandas as pd
 from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.chat import to_messages
 from llamaduo.local_llm.engines import InferenceEngine
-from llamaduo.local_llm.inference import DecodingSettings
+from llamaduo.local_llm.inference import DecodingSettings, Response
 from llamaduo.parameters import EvaluationParameters
 from llamaduo.schemas import Responses
 
@@ -51,12 +51,19 @@ def answer_conversations(
     samples = evaluation.responses_per_prompt
     decoding = DecodingSettings(**evaluation.decoding.model_dump())
     answered = inference.respond(base_model, adapter, conversations, samples, decoding)
+    return response_rows(ids, answered, decoding)
+
+
+def response_rows(
+    ids: list[str], answered: list[list[Response]], decoding: DecodingSettings
+) -> pd.DataFrame:
+    """The responses to each prompt as ``Responses``; a warning tells of those that were cut off."""
     unfinished = sum(not response.finished for responses in answered for response in responses)
     if unfinished:
         logger.warning(
             "%d of %d responses were cut off at decoding.max_new_tokens (%d)",
             unfinished,
-            samples * len(conversations),
+            sum(len(responses) for responses in answered),
             decoding.max_new_tokens,
         )
     rows = [

@@ -1,0 +1,184 @@
+"""Responses of a GGUF file, drawn by llama.cpp."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openai import AsyncOpenAI
+from openai.types import Completion
+
+from llamaduo.interruption import run_async
+from llamaduo.local_llm.base_model import (
+    BaseModelSpec,
+    load_generation_config,
+    load_tokenizer,
+    stop_token_ids,
+)
+from llamaduo.local_llm.chat import Message, encode_prompt
+from llamaduo.local_llm.inference import DecodingSettings, Response, Timed
+from llamaduo.local_llm.llama_server import LlamaServer, llama_server
+from llamaduo.local_llm.release import ReleaseError
+from llamaduo.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NEUTRAL = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repeat_penalty": 1.0,
+    # In the order of transformers; its own would cut off by probability first.
+    "samplers": ["temperature", "top_p"],
+    "cache_prompt": False,  # else an answer could depend on the one before it
+}
+"""Parameters of llama.cpp without which decoding would be more than temperature and top-p."""
+STEP = 256
+"""Of a context, in tokens: llama.cpp rounds to it."""
+GREETING = [{"role": "user", "content": "Hello."}]
+FORCE = 1000
+"""Added to the logit of a token that is to come."""
+
+
+def respond(
+    model: Path, prompts: list[list[int]], samples: int, decoding: DecodingSettings
+) -> Timed:
+    """Draw ``samples`` responses to each prompt, as ``inference.respond_timed`` does.
+
+    Args:
+        model: A GGUF file.
+        prompts: Tokens, each encoded by the model's own tokenizer.
+
+    Raises:
+        InferenceError: The file cannot be loaded.
+    """
+    context = max(len(prompt) for prompt in prompts) + decoding.max_new_tokens
+    slots = min(decoding.batch_size, len(prompts) * samples)
+    with llama_server(model, slots, -(-context // STEP) * STEP) as server:
+        began = time.perf_counter()
+        drawn = run_async(_draw_all(server, prompts, samples, decoding))
+        seconds = time.perf_counter() - began
+    by_prompt = [drawn[i * samples : (i + 1) * samples] for i in range(len(prompts))]
+    return Timed(by_prompt, seconds)
+
+
+async def _draw_all(
+    server: LlamaServer, prompts: list[list[int]], samples: int, decoding: DecodingSettings
+) -> list[Response]:
+    total = len(prompts) * samples
+    with ProgressDisplay("responses", quiet=total <= decoding.batch_size) as display:
+        done = 0
+
+        async def draw(prompt: list[int], sample: int) -> Response:
+            nonlocal done
+            response = await _draw(client, prompt, sample, decoding)
+            done += 1
+            display.show(done, total)
+            return response
+
+        async with client_of(server) as client, asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(draw(prompt, sample))
+                for prompt in prompts
+                for sample in range(1, samples + 1)
+            ]
+    return [task.result() for task in tasks]
+
+
+async def _draw(
+    client: AsyncOpenAI, prompt: list[int], sample: int, decoding: DecodingSettings
+) -> Response:
+    completion = await complete(client, prompt, sample, decoding)
+    finished = completion.choices[0].finish_reason == "stop"
+    assert completion.usage is not None  # noqa: S101  (llama.cpp always counts)
+    tokens = completion.usage.completion_tokens - finished  # without the one that ended it
+    return Response(completion.choices[0].text, tokens, finished)
+
+
+def client_of(server: LlamaServer) -> AsyncOpenAI:
+    """A client that waits as long as it takes."""
+    return AsyncOpenAI(
+        base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=None
+    )
+
+
+async def complete(
+    client: AsyncOpenAI,
+    prompt: list[int],
+    sample: int,
+    decoding: DecodingSettings,
+    **extra: Any,
+) -> Completion:
+    """One completion of tokens; its seed depends on the prompt, so that luck is not shared."""
+    drawn = json.dumps([decoding.seed, sample, prompt]).encode()
+    return await client.completions.create(
+        model="",
+        prompt=prompt,
+        max_tokens=decoding.max_new_tokens,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        seed=int.from_bytes(hashlib.sha256(drawn).digest()[:4]),
+        extra_body={**NEUTRAL, **extra},
+    )
+
+
+def check_inside(model: Path, of: Path, conversations: list[list[Message]]) -> None:
+    """Ask a GGUF file whether the template and the stop tokens of a model folder are inside.
+
+    Applications send messages, of which llama.cpp and Ollama make the prompt by what is inside.
+
+    Args:
+        of: The folder of which it is the GGUF.
+
+    Raises:
+        ReleaseError: They are not.
+        InferenceError: The file cannot be loaded.
+    """
+    spec = BaseModelSpec(str(of))
+    tokenizer = load_tokenizer(spec)
+    stops = stop_token_ids(load_generation_config(spec), tokenizer)
+    with llama_server(model, 1, STEP) as server:
+        problem = run_async(_find_problem(server, tokenizer, stops, [GREETING, *conversations]))
+    if problem:
+        raise ReleaseError(
+            f"{model.name} is not the model it was made of: {problem}; leave it out of "
+            "deployment.quantizations to release the model without it"
+        )
+
+
+async def _find_problem(
+    server: LlamaServer,
+    tokenizer: PreTrainedTokenizerBase,
+    stops: list[int],
+    conversations: list[list[Message]],
+) -> str | None:
+    start = str(tokenizer.bos_token or "")  # llama.cpp adds it where it makes tokens
+    async with client_of(server) as client:
+        own = client.with_options(base_url=server.base_url.removesuffix("/v1"))
+        for messages in conversations:
+            made: Any = await own.post(
+                "/apply-template", cast_to=object, body={"messages": messages}
+            )
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+            if made["prompt"].removeprefix(start) != str(text).removeprefix(start):
+                return "its chat template makes other prompts"
+            if messages is GREETING:
+                flags = {"add_special": True, "parse_special": True}
+                body = {"content": made["prompt"], **flags}
+                found: Any = await own.post("/tokenize", cast_to=object, body=body)
+                if found["tokens"] != encode_prompt(tokenizer, GREETING):
+                    return "its tokenizer makes other tokens"
+        greedy = DecodingSettings(0.0, 1.0, max_new_tokens=2, batch_size=1, seed=0)
+        for stop in stops:
+            forced = await complete(
+                client, encode_prompt(tokenizer, GREETING), 1, greedy, logit_bias=[[stop, FORCE]]
+            )
+            if forced.choices[0].finish_reason != "stop":
+                return f"it does not end at {tokenizer.convert_ids_to_tokens(stop)}"
+    return None

@@ -1,0 +1,119 @@
+"""The student leaves the project: a release, its files, and what is refused."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llamaduo.local_llm.release import Release
+from tests.e2e.conftest import Project
+
+DEPLOY = ("run", "--env=test", "--pipelines=deployment")
+FORCED = "deployment.force=true"
+SECRET = "sk-not-a-real-key-but-secret-0123456789"
+
+
+def latest(project, entry):
+    return max((project.data / entry).glob(f"*/{Path(entry).name}"))
+
+
+@pytest.fixture(scope="module")
+def deployed(finished, tmp_path_factory):
+    """A project whose best iteration was released by force, and what was printed."""
+    folder = tmp_path_factory.mktemp("deployed") / "project"
+    shutil.copytree(finished[0].folder, folder, symlinks=True)
+    project = Project(folder)
+    (folder / "conf/local").mkdir(exist_ok=True)
+    keys = {name: {"api_key": SECRET} for name in ("openai", "serve")}
+    (folder / "conf/local/credentials.yml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+    return project, project.kedro(*DEPLOY, f"--params={FORCED}")
+
+
+def test_an_iteration_that_missed_its_target_is_not_released(after_a_loop):
+    output = after_a_loop.kedro(*DEPLOY, code=1)
+
+    (loop,) = after_a_loop.loops()
+    assert f"nothing is released of {loop}/" in output
+    assert "--params=deployment.force=true" in output
+    assert not (after_a_loop.data / "06_models/merged_model").exists()
+
+
+def test_a_release_holds_the_model_its_gguf_files_and_its_cards(deployed):
+    project, output = deployed
+
+    release = Release.open(latest(project, "06_models/release"))
+
+    assert set(release.gguf) == {"f16", "q8_0", "q4_k_m"}
+    assert {path.name for path in release.model.iterdir()} == {
+        *("config.json", "generation_config.json", "model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    }
+    assert set(release.manifest["files"]) == {
+        path.relative_to(release.folder).as_posix()
+        for path in release.folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    assert release.manifest["base_model"]["vocabulary"] == 49152
+    (loop,) = project.loops()
+    verdicts = project.json("08_reporting/verdict.json", f"{loop}-i002")
+    assert release.manifest["provenance"]["loop"] == loop
+    assert release.manifest["provenance"]["iteration"] == verdicts["best_iteration"]
+    assert f"released: {release.folder}" in output
+    assert "cost in precision" in output
+
+
+def test_the_card_of_a_forced_release_says_that_it_missed_its_target(deployed):
+    release = latest(deployed[0], "06_models/release")
+
+    card = (release / "README.md").read_text(encoding="utf-8")
+
+    _, front_matter, body = card.split("---\n", 2)
+    metadata = yaml.safe_load(front_matter)
+    assert metadata["model-index"][0]["results"][0]["metrics"][0]["type"] == "similarity"
+    assert "did not reach its target" in body
+    assert "stand-in" in body
+    for row in ("merged", "f16", r"q8\_0", r"q4\_k\_m"):
+        assert re.search(rf"^\| {re.escape(row)} \| \d", body, re.MULTILINE), row
+
+
+def test_every_format_was_judged_on_every_test_prompt(deployed):
+    project, _ = deployed
+    scores = json.loads(latest(project, "08_reporting/format_scores.json").read_text())
+
+    assert [row["format"] for row in scores] == ["merged", "f16", "q8_0", "q4_k_m"]
+    assert {row["prompts"] for row in scores} == {24}
+    assert {row["judged_share"] for row in scores} == {1.0}
+    assert [row["cost"] is None for row in scores] == [True, False, False, False]
+
+
+def test_nothing_exported_holds_a_secret_a_path_of_the_machine_or_a_row(deployed):
+    project, _ = deployed
+    rows = [
+        json.loads(line)
+        for table in (project.data / "05_model_input/training_set.jsonl").glob("*/*.jsonl")
+        for line in table.read_text(encoding="utf-8").splitlines()
+    ]
+    texts = {row["prompt"].split("\n")[-1] for row in rows} | {row["response"] for row in rows}
+    known = {text.encode() for text in texts} | {
+        json.dumps(text, ensure_ascii=False)[1:-1].encode() for text in texts
+    }
+    machine = {str(project.folder), str(Path.home()), str(Path.cwd()), "/tmp/", SECRET}
+
+    for file in latest(project, "06_models/release").rglob("*"):
+        content = file.read_bytes() if file.is_file() else b""
+        assert not [each for each in machine if each.encode() in content], file
+        assert not [each for each in known if each in content], file
+
+
+def test_a_release_of_another_iteration_than_the_best_can_be_chosen(deployed):
+    project, _ = deployed
+    chosen = f"--params=at=1,{FORCED},deployment.quantizations=[],deployment.name=other"
+
+    project.kedro(*DEPLOY, chosen)
+
+    release = Release.open(latest(project, "06_models/release"))
+    assert (release.name, release.gguf) == ("other", {})
+    assert release.manifest["provenance"]["iteration"] == 1
