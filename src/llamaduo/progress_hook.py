@@ -84,6 +84,8 @@ class Progress:
         if verdict["stop"]:
             _show_reports(console, catalog, set(REPORTS))
             console.print(f"lineage and plots: kedro viz run{self._environment}")
+        if verdict["target_reached"]:
+            console.print(f"release it: kedro run --pipelines=deployment{self._environment}")
 
     @hook_impl
     def after_pipeline_run(

@@ -30,11 +30,12 @@ class Project:
     def command(self, *arguments):
         return [sys.executable, "-m", "kedro", *arguments]
 
-    def start(self, *arguments, **options):
+    def start(self, *arguments, before=(), **options):
+        """Start a command of kedro, behind the words of another that runs it."""
         # Also the training process takes this folder's code.
         environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(self.folder / "src")}
         return subprocess.Popen(
-            self.command(*arguments),
+            [*before, *self.command(*arguments)],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

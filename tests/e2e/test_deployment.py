@@ -1,8 +1,11 @@
 """The student leaves the project: a release, its files, and what is refused."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,35 @@ from tests.e2e.conftest import Project
 
 DEPLOY = ("run", "--env=test", "--pipelines=deployment")
 FORCED = "deployment.force=true"
+OFFLINE = (
+    *("unshare", "--net", "--map-root-user"),
+    *("sh", "-c", 'ip link set lo up && exec "$@"', "sh"),
+)
+"""Runs a command in a network of its own, in which there is loopback alone."""
+ASK = """
+import openai, subprocess, sys
+command = [sys.executable, "-m", "kedro", "serve", "--env=test", "--port=0", *sys.argv[1:]]
+with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    ready = next(line for line in server.stdout if " answers at " in line)
+    address = next(word for word in ready.split() if word.startswith("http://"))
+    client = openai.OpenAI(base_url=address, api_key="sk-not-a-real-key-but-secret-0123456789")
+    messages = [{"role": "user", "content": "Hello."}]
+    answer = client.chat.completions.create(model="gpt-4o", messages=messages)
+    print(answer.model, answer.usage.completion_tokens)
+    server.terminate()
+"""
 SECRET = "sk-not-a-real-key-but-secret-0123456789"
 
 
 def latest(project, entry):
     return max((project.data / entry).glob(f"*/{Path(entry).name}"))
+
+
+def can_go_offline():
+    return (
+        all(shutil.which(each) for each in ("unshare", "ip"))
+        and subprocess.run([*OFFLINE, "true"], check=False).returncode == 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +56,8 @@ def deployed(finished, tmp_path_factory):
     (folder / "conf/local").mkdir(exist_ok=True)
     keys = {name: {"api_key": SECRET} for name in ("openai", "serve")}
     (folder / "conf/local/credentials.yml").write_text(yaml.safe_dump(keys), encoding="utf-8")
-    return project, project.kedro(*DEPLOY, f"--params={FORCED}")
+    alone = OFFLINE if can_go_offline() else ()
+    return project, project.kedro(*DEPLOY, f"--params={FORCED}", before=alone)
 
 
 def test_an_iteration_that_missed_its_target_is_not_released(after_a_loop):
@@ -63,6 +91,27 @@ def test_a_release_holds_the_model_its_gguf_files_and_its_cards(deployed):
     assert release.manifest["provenance"]["iteration"] == verdicts["best_iteration"]
     assert f"released: {release.folder}" in output
     assert "cost in precision" in output
+
+
+@pytest.mark.parametrize("model", ["merged", "q8_0"])
+def test_what_was_released_without_a_network_is_served_without_one(deployed, model):
+    if not can_go_offline():
+        pytest.skip("no network of one's own here: needs util-linux, iproute2 and user namespaces")
+    project, _ = deployed
+
+    asked = subprocess.run(
+        [*OFFLINE, sys.executable, "-c", ASK, f"--model={model}"],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": str(project.folder / "src")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    name, tokens = asked.stdout.split()[-2:]
+    assert name.startswith("student")
+    assert 1 <= int(tokens) <= 8, asked.stderr
 
 
 def test_the_card_of_a_forced_release_says_that_it_missed_its_target(deployed):
