@@ -47,7 +47,7 @@ def test_the_console_script_has_the_commands_that_kedro_finds():
     script = load_obj(project["project"]["scripts"]["llamaduo"].replace(":", "."))
 
     assert script is cli
-    assert set(cli.commands) == {"run", "forget", "loops", "doctor"}
+    assert set(cli.commands) == {"run", "forget", "serve", "loops", "doctor"}
 
 
 @pytest.mark.parametrize("command", ["forget --matching somebody", "loops", "doctor"])

@@ -17,6 +17,7 @@ from llamaduo.attachment import LoopEndedError
 from llamaduo.commands.doctor import doctor
 from llamaduo.commands.forget import forget
 from llamaduo.commands.loops import loops
+from llamaduo.commands.serve import serve
 from llamaduo.commands.start import (
     PARAMS,
     configuration_folder,
@@ -166,5 +167,5 @@ OPTIONS = [
     ),
 ]
 run = RunCommand("run", params=OPTIONS, callback=_run, help=HELP)
-for command in (run, loops, doctor, forget):
+for command in (run, loops, doctor, forget, serve):
     cli.add_command(command)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io import AbstractVersionedDataset, DataCatalog
 from kedro.io.core import VersionNotFoundError
 from kedro.pipeline import Pipeline
@@ -71,6 +72,7 @@ class Pins:
             complete = chosen_iteration(catalog.load(f"params:{AT}"), ledger)
         elif any(OF_THE_BEST in node.tags for node in pipeline.nodes):
             complete = chosen_iteration("best", ledger)
+        _refuse_part(pipeline)
         pins = dict.fromkeys(settings.carry, NO_VERSION)
         if complete:
             pins = pinned_versions(ledger.committed(*complete), settings, *complete)
@@ -98,6 +100,18 @@ def _refuse_to_begin_inside(pipeline: Pipeline, catalog: DataCatalog, named: set
             "at is for looking and for a part of the loop, such as --pipelines=evaluation "
             "--params=at=2; a whole loop begins with its first iteration"
         )
+
+
+def _refuse_part(pipeline: Pipeline) -> None:
+    """What is not of the loop has no ledger to tell which versions belong together."""
+    tagged = {node.name for node in pipeline.nodes if OF_THE_BEST in node.tags}
+    for name, whole in pipelines.items():
+        every = {node.name for node in whole.nodes if OF_THE_BEST in node.tags}
+        if tagged & every and every - tagged:
+            raise InputError(
+                f"{name} runs as a whole, so that nothing is mixed of two iterations: "
+                f"kedro run --pipelines={name}. What the judge has answered is not asked again"
+            )
 
 
 def _latest_whole(name: str, dataset: AbstractVersionedDataset[Any, Any], ledger: Ledger) -> str:

@@ -112,6 +112,12 @@ class Ledger:
         found = [json.loads(self._files.cat_file(str(path))) for path in events]
         return sorted(found, key=lambda facts: str(facts["at"]))
 
+    def start_of(self, loop: str, iteration: int) -> dict[str, Any]:
+        """The facts of the loop's beginning, or of the resume in which an iteration began."""
+        began = (self.read(f"{place(loop, iteration)}/opened") or {}).get("at", "")
+        first, *resumes = self.starts(loop)
+        return [first, *(each for each in resumes if each["at"] <= began)][-1]
+
     def is_pruned(self, loop: str, iteration: int) -> bool:
         """Whether what an iteration made has been removed, or was about to be."""
         return self.read(f"{place(loop, iteration)}/pruned") is not None

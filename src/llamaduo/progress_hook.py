@@ -120,7 +120,8 @@ class Progress:
                 _with_interval(cost) if cost else "",
             )
         console.print(table)
-        console.print(f"released: {catalog.load('release')}", soft_wrap=True, markup=False)
+        release: Any = catalog["release"]
+        console.print(f"released: {release._get_load_path()}", soft_wrap=True, markup=False)
         console.print(f"next: kedro serve{self._environment} (docs/serving.md)")
 
     def _show_baselines(self, console: Console, catalog: DataCatalog) -> None:

@@ -1,5 +1,6 @@
 """The student leaves the project: a release, its files, and what is refused."""
 
+import copy
 import json
 import os
 import re
@@ -8,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.release import Release
+from llamaduo.parameters import DeploymentParameters
+from llamaduo.pipelines.deployment.model_card import write_model_card
 from tests.e2e.conftest import Project
 
 DEPLOY = ("run", "--env=test", "--pipelines=deployment")
@@ -69,6 +74,14 @@ def test_an_iteration_that_missed_its_target_is_not_released(after_a_loop):
     assert not (after_a_loop.data / "06_models/merged_model").exists()
 
 
+def test_a_part_of_the_deployment_would_mix_iterations_and_is_refused(after_a_loop):
+    part = (*DEPLOY, "--from-nodes=deployment.convert_to_gguf", f"--params={FORCED}")
+
+    output = after_a_loop.kedro(*part, code=1)
+
+    assert "deployment runs as a whole" in output
+
+
 def test_a_release_holds_the_model_its_gguf_files_and_its_cards(deployed):
     project, output = deployed
 
@@ -124,8 +137,54 @@ def test_the_card_of_a_forced_release_says_that_it_missed_its_target(deployed):
     assert metadata["model-index"][0]["results"][0]["metrics"][0]["type"] == "similarity"
     assert "did not reach its target" in body
     assert "stand-in" in body
+    assert "the holdout was not opened" in body
+    assert "Not measured:" in body
     for row in ("merged", "f16", r"q8\_0", r"q4\_k\_m"):
         assert re.search(rf"^\| {re.escape(row)} \| \d", body, re.MULTILINE), row
+
+
+def card_inputs(project):
+    """What the card of the release was written from."""
+    (loop,) = project.loops()
+    iteration = Release.open(latest(project, "06_models/release")).manifest["provenance"]
+    version = f"{loop}-i{iteration['iteration']:03d}"
+    made = {
+        name: json.loads(latest(project, f"08_reporting/{name}.json").read_text("utf-8"))
+        for name in ("provenance", "parity", "format_scores")
+    }
+    read = {
+        name: project.json(f"08_reporting/{name}.json", version)
+        for name in ("iteration_history", "confirmation", "fairness_audit", "privacy_report")
+    }
+    lines = project.load("05_model_input/training_set.jsonl", version).decode().splitlines()
+    return {
+        **made,
+        **read,
+        "known_baselines": None,
+        "base_model": BaseModelSpec("some-hub/model", revision="abc"),
+        "training_set": pd.DataFrame(map(json.loads, lines)).fillna({"teacher": ""}),
+        "deployment": DeploymentParameters(task="Sorts *tickets*."),
+    }
+
+
+def test_a_card_says_what_was_not_measured_and_what_was_found(deployed):
+    inputs = card_inputs(deployed[0])
+    own = write_model_card(**inputs)
+    assert "Sorts \\*tickets\\*." in own
+    assert "base_model: some-hub/model" in own
+    assert "| base model | some-hub/model at abc |" in own
+    assert "was not measured, or not in this way" in own
+
+    alarm = "refusals: 9.0 points more to she than to he"
+    audit = {**inputs["fairness_audit"], "alarms": [alarm]}
+    history = copy.deepcopy(inputs["iteration_history"])
+    history[-1]["judge_audit"]["judges"][0]["failures"] = ["gives full marks to an empty answer"]
+    training_set = inputs["training_set"].assign(teacher="")
+    changed = {"fairness_audit": audit, "iteration_history": history, "training_set": training_set}
+    other = write_model_card(**{**inputs, **changed})
+    assert f"- {alarm}" in other
+    assert "It gives full marks to an empty answer." in other
+    assert "Read those that hold for" not in other
 
 
 def test_every_format_was_judged_on_every_test_prompt(deployed):
@@ -149,6 +208,7 @@ def test_nothing_exported_holds_a_secret_a_path_of_the_machine_or_a_row(deployed
     known = {text.encode() for text in texts} | {
         json.dumps(text, ensure_ascii=False)[1:-1].encode() for text in texts
     }
+    assert len(known) > 60
     machine = {str(project.folder), str(Path.home()), str(Path.cwd()), "/tmp/", SECRET}
 
     for file in latest(project, "06_models/release").rglob("*"):

@@ -37,6 +37,13 @@ ELSEWHERE = {
     "kedro run --from-nodes=evaluation.compare_baselines --params=at=best": (
         "test_baselines_come_into_a_report_that_was_made_before"
     ),
+    "kedro run --pipelines=deployment": (
+        "test_a_release_holds_the_model_its_gguf_files_and_its_cards"
+    ),
+    "kedro serve": "test_what_was_released_without_a_network_is_served_without_one",
+    "LLAMADUO_API_KEY=… kedro serve --host=0.0.0.0": (
+        "test_an_address_that_others_reach_without_a_key_is_warned_of_and_sigterm_ends_it"
+    ),
     "kedro viz build": ("test_a_static_site_shows_the_lineage_and_no_text_where_rows_are_off"),
     "kedro run --namespaces=data_synthesis --runner-params=attach=new": SCHEDULER,
     "kedro run --namespaces=fine_tuning --runner-params=attach=LOOP/1": PARTS,
@@ -52,6 +59,8 @@ SCRIPTS = ("sbatch", "loop=", "after=", "for ", "job=", "done", "--wrap")
 OTHERS = (
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve",
     "mlflow server",
+    "cd gguf && ollama create",
+    "vllm serve ./model",
     "pip install",
     "python -m http.server",
 )

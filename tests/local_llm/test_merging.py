@@ -97,6 +97,18 @@ def test_a_base_model_that_was_resized_since_the_training_is_refused(
         Merge(BaseModelSpec(str(resized)), adapter, GREEDY).write(tmp_path / "model")
 
 
+def test_of_several_chat_templates_the_default_is_released(random_model, adapter, tmp_path):
+    several = tmp_path / "random-2-layer"
+    shutil.copytree(random_model.name_or_path, several)
+    (several / "additional_chat_templates").mkdir()
+    (several / "additional_chat_templates/tool_use.jinja").write_text("{{ messages }}")
+
+    Merge(BaseModelSpec(str(several)), adapter, GREEDY).write(tmp_path / "model")
+
+    released = (tmp_path / "model/chat_template.jinja").read_text(encoding="utf-8")
+    assert released == load_tokenizer(random_model).chat_template
+
+
 def test_a_template_sets_itself_what_training_has_set(random_model):
     template = (
         "{% for m in messages %}{{ m.content }}{% endfor %}"

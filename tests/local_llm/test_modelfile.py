@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -16,7 +16,16 @@ LLAMA_3 = (
     "{{ m.content }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-ROLES = {"system": "", "user": "", "assistant": ""}
+QWEN_3 = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]"
+    "{% elif m.role == 'assistant' %} {{ m.content }}</s>"
+    "{% else %}{{ raise_exception('no system role') }}{% endif %}{% endfor %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +39,27 @@ def conversation(texts, system):
     return [{"role": "system", "content": system}, *messages] if system else messages
 
 
-@pytest.mark.parametrize("template", [None, LLAMA_3])
+@pytest.fixture(params=[None, LLAMA_3, QWEN_3, MISTRAL], ids=["own", "llama", "qwen", "mistral"])
+def templated(request, random_model):
+    tokenizer = AutoTokenizer.from_pretrained(random_model.name_or_path)
+    tokenizer.chat_template = request.param or tokenizer.chat_template
+    return tokenizer
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.from_regex(r"\A[a-z ]{1,9}\Z"), min_size=1, max_size=5),
     system=st.sampled_from(["", "Be."]),
 )
-def test_the_pieces_make_the_prompts_of_the_chat_template(tokenizer, template, texts, system):
+def test_the_pieces_make_the_prompts_of_the_chat_template(templated, texts, system):
+    pieces = find_pieces(templated)
     texts = texts[: len(texts) - 1 + len(texts) % 2]  # the last one is the user's
-    messages = conversation(texts, system)
-    tokenizer.chat_template, own = template or tokenizer.chat_template, tokenizer.chat_template
-    try:
-        pieces = find_pieces(tokenizer)
-        wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    finally:
-        tokenizer.chat_template = own
+    messages = conversation(texts, system if pieces.system else "")
 
-    assert pieces.render(messages) == wanted
+    wanted = templated.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    assert pieces.render(messages) == wanted.removeprefix(templated.bos_token)
+    assert (pieces.system is None) == ("no system role" in templated.chat_template)
 
 
 def test_no_template_is_written_where_the_models_own_does_more(tokenizer):

@@ -38,6 +38,8 @@ def test_a_release_takes_no_room_beside_what_it_is_made_of(content, tmp_path):
     content.write(tmp_path / "release")
 
     assert (tmp_path / "release/gguf/student-q8_0.gguf").samefile(content.gguf[0])
+    config = tmp_path / "release/model/config.json"
+    assert not config.samefile(content.model / "config.json")  # somebody may edit it
 
 
 def test_a_release_on_another_disk_is_a_copy(content, tmp_path, monkeypatch):

@@ -6,10 +6,17 @@ import pytest
 from llamaduo.errors import InputError
 from llamaduo.ledger import Ledger
 from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.engines import TransformersEngine
 from llamaduo.local_llm.parity import Parity
-from llamaduo.parameters import DeploymentParameters, IterationParameters
+from llamaduo.parameters import (
+    DeploymentParameters,
+    EvaluationParameters,
+    IterationParameters,
+)
 from llamaduo.pipelines.deployment import nodes
 from llamaduo.pipelines.deployment.model_card import comparable_baselines, spent_on_training
+from llamaduo.pipelines.evaluation.comparison import describe_measurement
+from llamaduo.service_llm.jury import Judge
 
 LOOP = "2026-11-27T10.00.00.000Z"
 MEASURED = {"judge": ["gpt-4.1"], "test_sha256": "ab", "prompts": 120}
@@ -23,22 +30,39 @@ MISSED = {
 }
 
 
+JUDGE = Judge(())
+EVALUATION = EvaluationParameters(target_similarity=80, target_precision=80, decoding={})
+PAIRS = pd.DataFrame({"system": [""], "prompt": ["A?"], "response": ["a"]})
+
+
 @pytest.fixture
 def ledger(tmp_path):
     ledger = Ledger(tmp_path / "ledger")
     facts = {
-        "parameters": {"loop": {"max_iterations": 4}},
+        "parameters": {"evaluation": EVALUATION.model_dump(mode="json")},
         "versions": {"torch": "2.13.0", "commit": "c0ffee"},
         "inputs": {"coverage_test": "a" * 64, "base_model": "{'name_or_path': '/home/me/model'}"},
     }
     ledger.append(f"{LOOP}/opened", facts)
+    ledger.append(f"{LOOP}/i002/opened", {})
+    later = {**facts, "versions": {"torch": "3", "commit": "later"}}
+    ledger.append(f"{LOOP}/resumed-2026-11-28T10.00.00.000Z", later)
     return ledger
 
 
-def admit(verdict, ledger, **deployment):
-    parameters = DeploymentParameters.model_validate(deployment)
+def admit(verdict, ledger, pairs=PAIRS, evaluation=EVALUATION, **deployment):
+    measured = describe_measurement(JUDGE, "Judge.", TransformersEngine(), PAIRS, EVALUATION)
     return nodes.admit_iteration(
-        verdict, ledger, parameters, IterationParameters(index=2, loop=LOOP)
+        verdict,
+        measured,
+        ledger,
+        JUDGE,
+        "Judge.",
+        TransformersEngine(),
+        pairs,
+        evaluation,
+        DeploymentParameters.model_validate(deployment),
+        IterationParameters(index=2, loop=LOOP),
     )
 
 
@@ -65,6 +89,18 @@ def test_a_release_tells_what_it_was_made_of_and_no_path(ledger):
     assert provenance["versions"] == {"torch": "2.13.0"}
     assert provenance["inputs"] == {"coverage_test": "a" * 64}
     assert len(provenance["parameters_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("now", "what"),
+    [
+        ({"pairs": PAIRS.assign(prompt="B?")}, "coverage_test"),
+        ({"evaluation": EVALUATION.model_copy(update={"judgements_per_response": 2})}, "judgem"),
+    ],
+)
+def test_an_iteration_that_was_measured_otherwise_than_today_is_refused(ledger, now, what):
+    with pytest.raises(InputError, match=f"measured with another .*{what}"):
+        admit(MISSED, ledger, force=True, **now)
 
 
 def test_parity_under_its_threshold_stops_the_deployment():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -98,6 +99,8 @@ class FolderDataset(AbstractVersionedDataset[Path | Content, Path]):
                 self._publish(partial, target)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
+                with suppress(OSError):
+                    partial.parent.rmdir()  # of the version, unless it holds something else
                 raise
 
     def _publish(self, partial: Path, target: Path) -> None:

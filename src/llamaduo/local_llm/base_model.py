@@ -82,13 +82,16 @@ def load_tokenizer(spec: BaseModelSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(spec: BaseModelSpec, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Load the weights (or NF4) on ``device``, in evaluation mode.
+def load_model(
+    spec: BaseModelSpec, dtype: torch.dtype | None = None, on: torch.device | None = None
+) -> PreTrainedModel:
+    """Load the weights (or NF4), in evaluation mode.
 
     Where processes share one copy, the trainer distributes it; its arguments have to exist by now.
 
     Args:
         dtype: None takes the ``compute_dtype``.
+        on: None takes the ``device``.
 
     Raises:
         FileNotFoundError: The name is a path, and nothing is there.
@@ -113,7 +116,7 @@ def load_model(spec: BaseModelSpec, dtype: torch.dtype | None = None) -> PreTrai
         trust_remote_code=False,
         use_safetensors=True,
         dtype=dtype or compute_dtype(),
-        device_map=None if shared else {"": device()},
+        device_map=None if shared else {"": on or device()},
         quantization_config=quantization if spec.load_in_4bit else None,
     )
     if spec.load_in_4bit:

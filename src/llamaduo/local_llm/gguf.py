@@ -6,6 +6,7 @@ NAME``: the converter changes classes of transformers, and holds the whole model
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -53,6 +54,12 @@ def gguf_files(folder: Path) -> dict[str, Path]:
     """Quantization: its file."""
     named: dict[str, str] = json.loads((folder / FILES).read_text(encoding="utf-8"))
     return {quantization: folder / file for quantization, file in named.items()}
+
+
+def converter_versions() -> dict[str, str]:
+    """Of the packages that merge, convert and read again."""
+    packages = ("torch", "transformers", "peft", "auto-round", "gguf", "xllamacpp")
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def convert(model: Path, target: Path, quantization: str, name: str) -> None:

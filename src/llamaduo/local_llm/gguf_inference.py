@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAIError
 from openai.types import Completion
 
 from llamaduo.interruption import run_async
@@ -20,6 +21,7 @@ from llamaduo.local_llm.base_model import (
     stop_token_ids,
 )
 from llamaduo.local_llm.chat import Message, encode_prompt
+from llamaduo.local_llm.engines import InferenceError
 from llamaduo.local_llm.inference import DecodingSettings, Response, Timed
 from llamaduo.local_llm.llama_server import LlamaServer, llama_server
 from llamaduo.local_llm.release import ReleaseError
@@ -27,6 +29,8 @@ from llamaduo.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 NEUTRAL = {
     "top_k": 0,
@@ -39,6 +43,8 @@ NEUTRAL = {
 """Parameters of llama.cpp without which decoding would be more than temperature and top-p."""
 STEP = 256
 """Of a context, in tokens: llama.cpp rounds to it."""
+MOST_SLOTS = 64
+"""Each takes memory for a whole context at once; llama.cpp knows 256."""
 GREETING = [{"role": "user", "content": "Hello."}]
 FORCE = 1000
 """Added to the logit of a token that is to come."""
@@ -57,7 +63,7 @@ def respond(
         InferenceError: The file cannot be loaded.
     """
     context = max(len(prompt) for prompt in prompts) + decoding.max_new_tokens
-    slots = min(decoding.batch_size, len(prompts) * samples)
+    slots = min(decoding.batch_size, len(prompts) * samples, MOST_SLOTS)
     with llama_server(model, slots, -(-context // STEP) * STEP) as server:
         began = time.perf_counter()
         drawn = run_async(_draw_all(server, prompts, samples, decoding))
@@ -134,51 +140,63 @@ def check_inside(model: Path, of: Path, conversations: list[list[Message]]) -> N
     Args:
         of: The folder of which it is the GGUF.
 
+    A stop token that llama.cpp does not know is warned of.
+
     Raises:
-        ReleaseError: They are not.
-        InferenceError: The file cannot be loaded.
+        ReleaseError: The file cannot be loaded, or makes other prompts.
     """
     spec = BaseModelSpec(str(of))
     tokenizer = load_tokenizer(spec)
+    greeting = encode_prompt(tokenizer, GREETING)
+    context = -(-(len(greeting) + STEP) // STEP) * STEP
     stops = stop_token_ids(load_generation_config(spec), tokenizer)
-    with llama_server(model, 1, STEP) as server:
-        problem = run_async(_find_problem(server, tokenizer, stops, [GREETING, *conversations]))
-    if problem:
+    try:
+        with llama_server(model, 1, context) as server:
+            run_async(_require_prompts(server, tokenizer, [GREETING, *conversations]))
+            ends = run_async(_ends(server, greeting, stops))
+    except (InferenceError, OpenAIError, ReleaseError) as error:
         raise ReleaseError(
-            f"{model.name} is not the model it was made of: {problem}; leave it out of "
+            f"{model.name} is not the model it was made of: {error}; leave it out of "
             "deployment.quantizations to release the model without it"
+        ) from error
+    if unknown := [stop for stop, ended in ends.items() if not ended]:
+        logger.warning(
+            "%s does not end at %s by itself: kedro serve and the Modelfile see to it, other "
+            "programs have to be given it as a stop string",
+            model.name,
+            ", ".join(tokenizer.convert_ids_to_tokens(unknown)),
         )
 
 
-async def _find_problem(
+async def _require_prompts(
     server: LlamaServer,
     tokenizer: PreTrainedTokenizerBase,
-    stops: list[int],
     conversations: list[list[Message]],
-) -> str | None:
+) -> None:
     start = str(tokenizer.bos_token or "")  # llama.cpp adds it where it makes tokens
     async with client_of(server) as client:
         own = client.with_options(base_url=server.base_url.removesuffix("/v1"))
         for messages in conversations:
-            made: Any = await own.post(
-                "/apply-template", cast_to=object, body={"messages": messages}
-            )
+            body: dict[str, Any] = {"messages": messages}
+            made: Any = await own.post("/apply-template", cast_to=object, body=body)
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
             if made["prompt"].removeprefix(start) != str(text).removeprefix(start):
-                return "its chat template makes other prompts"
+                raise ReleaseError("its chat template makes other prompts")
             if messages is GREETING:
-                flags = {"add_special": True, "parse_special": True}
-                body = {"content": made["prompt"], **flags}
+                body = {"content": made["prompt"], "add_special": True, "parse_special": True}
                 found: Any = await own.post("/tokenize", cast_to=object, body=body)
                 if found["tokens"] != encode_prompt(tokenizer, GREETING):
-                    return "its tokenizer makes other tokens"
-        greedy = DecodingSettings(0.0, 1.0, max_new_tokens=2, batch_size=1, seed=0)
-        for stop in stops:
-            forced = await complete(
-                client, encode_prompt(tokenizer, GREETING), 1, greedy, logit_bias=[[stop, FORCE]]
-            )
-            if forced.choices[0].finish_reason != "stop":
-                return f"it does not end at {tokenizer.convert_ids_to_tokens(stop)}"
-    return None
+                    raise ReleaseError("its tokenizer makes other tokens")
+
+
+async def _ends(server: LlamaServer, prompt: list[int], stops: list[int]) -> dict[int, bool]:
+    """Whether each of the tokens, where it comes, ends a response."""
+    greedy = DecodingSettings(0.0, 1.0, max_new_tokens=2, batch_size=1, seed=0)
+    async with client_of(server) as client:
+        forced = {
+            stop: await complete(client, prompt, 1, greedy, logit_bias=[[stop, FORCE]])
+            for stop in stops
+        }
+    return {stop: made.choices[0].finish_reason == "stop" for stop, made in forced.items()}

@@ -37,16 +37,17 @@ class Merge:
         """
         import torch
 
-        # Never into 4 bit, and on the CPU: whoever trained on a GPU may still be holding it.
         tokenizer = load_tokenizer(self.base_model)
         described = json.loads((self.adapter / "manifest.json").read_text(encoding="utf-8"))
         require_base(described["base_model"], self.base_model)
-        model = load_merged(self.base_model, self.adapter, torch.bfloat16)
+        # On the CPU: there is no hurry, and a GPU may be too small, or taken by a server.
+        cpu = torch.device("cpu")
+        model = load_merged(self.base_model, self.adapter, torch.bfloat16, cpu)
         require_vocabulary(described["base_model"], model)
         stop_tokens = stop_token_ids(model.generation_config, tokenizer)
         model.generation_config = generation_config(self.decoding, stop_tokens, tokenizer)
         model.save_pretrained(folder)
-        tokenizer.chat_template = with_variables(str(tokenizer.chat_template))
+        tokenizer.chat_template = with_variables(tokenizer.get_chat_template())
         tokenizer.save_pretrained(folder)
         for name in FOREIGN:
             _copy(self.base_model, name, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,46 +26,52 @@ if TYPE_CHECKING:
     from llamaduo.local_llm.chat import Message
 
 SYSTEM, USER, ANSWER, NEXT = "SYSTEMMARK", "USERMARK", "ANSWERMARK", "NEXTMARK"
+CONVERSATION = [
+    {"role": "system", "content": SYSTEM},
+    {"role": "user", "content": USER},
+    {"role": "assistant", "content": ANSWER},
+    {"role": "user", "content": NEXT},
+]
 PREFERRED = "q8_0"
 """The quantization that hardly costs anything, where it is there."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """What a chat template writes around messages."""
+    """What a chat template writes around messages, without the token that begins a document.
+
+    That one Ollama adds itself.
+    """
 
     no_system: str
     """In place of a system message."""
-    before_system: str
-    after_system: str
-    before_user: str
-    before_answer: str
-    """From the end of a user's message to the beginning of the answer."""
-    after_answer: str
+    system: tuple[str, str] | None
+    """Before and after it; None where the template refuses one."""
+    user: tuple[str, str]
+    earlier_answer: tuple[str, str]
+    answer: str
+    """Before the answer that comes now; an earlier one may be shown without its reasoning."""
 
     def render(self, messages: list[Message]) -> str:
         """A conversation that the model answers next."""
-        has_system = messages[0]["role"] == "system"
-        text = "" if has_system else self.no_system
-        around = {
-            "system": (self.before_system, self.after_system),
-            "user": (self.before_user, self.before_answer),
-            "assistant": ("", self.after_answer),
-        }
+        around = {"system": self.system, "user": self.user, "assistant": self.earlier_answer}
+        text = "" if messages[0]["role"] == "system" else self.no_system
         for message in messages:
-            before, after = around[message["role"]]
+            before, after = around[message["role"]] or ("", "")
             text += before + message["content"] + after
-        return text
+        return text + self.answer
 
     def as_go_template(self) -> str:
-        """For Ollama; its variables are those of github.com/ollama/ollama/docs/template.md."""
-        system = f"{self.before_system}{{{{ .System }}}}{self.after_system}"
+        """For Ollama (https://github.com/ollama/ollama/blob/main/docs/template.md)."""
+        start = self.no_system
+        if self.system:
+            system = _around("{{ .System }}", self.system)
+            start = f"{{{{ if .System }}}}{system}{{{{ else }}}}{self.no_system}{{{{ end }}}}"
+        user = _around("{{ .Content }}", self.user)
+        answer = _around("{{ .Content }}", self.earlier_answer)
         return (
-            f"{{{{ if .System }}}}{system}{{{{ else }}}}{self.no_system}{{{{ end }}}}"
-            '{{ range .Messages }}{{ if eq .Role "user" }}'
-            f"{self.before_user}{{{{ .Content }}}}{self.before_answer}"
-            '{{ else if eq .Role "assistant" }}'
-            f"{{{{ .Content }}}}{self.after_answer}{{{{ end }}}}{{{{ end }}}}"
+            f'{start}{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{user}'
+            f'{{{{ else if eq .Role "assistant" }}}}{answer}{{{{ end }}}}{{{{ end }}}}{self.answer}'
         )
 
 
@@ -104,42 +111,59 @@ def write_modelfile(
 
 def find_pieces(tokenizer: PreTrainedTokenizerBase) -> Pieces | None:
     """What the chat template writes around messages; None where it does more than that."""
+    pieces = _guess(tokenizer)
+    _, *turns = CONVERSATION
+    conversations = [turns, turns[:1]]
+    if pieces.system:
+        conversations += [CONVERSATION, CONVERSATION[:2]]
+    made = [pieces.render(each) for each in conversations]
+    if made != [_render(tokenizer, each) for each in conversations]:
+        return None
+    return pieces if "{{" not in "".join(made) and '"""' not in "".join(made) else None
+
+
+def _guess(tokenizer: PreTrainedTokenizerBase) -> Pieces:
     from jinja2 import TemplateError
 
-    system = {"role": "system", "content": SYSTEM}
-    user, answer = {"role": "user", "content": USER}, {"role": "assistant", "content": ANSWER}
-    following = {"role": "user", "content": NEXT}
+    start, rest = _split(_render(tokenizer, CONVERSATION[1:]), USER)
+    to_answer, rest = _split(rest, ANSWER)
+    to_user, last = _split(rest, NEXT)
+    after_user = commonprefix([to_answer, last])  # noqa: RUF071  (of characters)
+    before_system: str | None
+    after_system: str | None
     try:
-        # Of two turns, so that an answer's end is that in the middle of a conversation.
-        bare = _render(tokenizer, [user, answer, following])
-        instructed = _render(tokenizer, [system, user, answer, following])
-    except TemplateError:  # it knows no system role, say
-        return None
-    start, middle = bare.split(USER)[0], bare.split(ANSWER)[-1].split(NEXT)[0]
-    last = bare.split(NEXT)[-1]
-    before_system, _, rest = instructed.partition(SYSTEM)
-    after_system = rest.split(USER)[0]
-    before_user = _common_end(start, middle, after_system)
-    pieces = Pieces(
+        before_system, rest = _split(_render(tokenizer, CONVERSATION), SYSTEM)
+        after_system, _ = _split(rest, USER)
+    except TemplateError:
+        before_system = after_system = None
+    before_user = _common_end([each for each in (start, to_user, after_system) if each is not None])
+    return Pieces(
         no_system=start.removesuffix(before_user),
-        before_system=before_system,
-        after_system=after_system.removesuffix(before_user),
-        before_user=before_user,
-        before_answer=last,
-        after_answer=middle.removesuffix(before_user),
+        system=None
+        if before_system is None or after_system is None
+        else (before_system, after_system.removesuffix(before_user)),
+        user=(before_user, after_user),
+        earlier_answer=(
+            to_answer.removeprefix(after_user),
+            to_user.removesuffix(before_user),
+        ),
+        answer=last.removeprefix(after_user),
     )
-    made = [pieces.render(each) for each in ([user, answer, following], [system, user])]
-    by_template = [bare, _render(tokenizer, [system, user])]
-    return pieces if made == by_template and "{{" not in "".join(made) else None
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    made = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return str(made).removeprefix(str(tokenizer.bos_token or ""))
 
 
-def _common_end(*texts: str) -> str:
-    shortest = min(texts, key=len)
-    for start in range(len(shortest)):
-        if all(text.endswith(shortest[start:]) for text in texts):
-            return shortest[start:]
-    return ""
+def _split(text: str, mark: str) -> tuple[str, str]:
+    before, _, after = text.partition(mark)
+    return before, after
+
+
+def _around(value: str, pieces: tuple[str, str]) -> str:
+    return pieces[0] + value + pieces[1]
+
+
+def _common_end(texts: list[str]) -> str:
+    return commonprefix([text[::-1] for text in texts])[::-1]  # noqa: RUF071

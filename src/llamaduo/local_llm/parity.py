@@ -54,8 +54,29 @@ def compare(
         dtype: ``bfloat16`` or ``float32``.
 
     Raises:
-        ReleaseError: By the merged model's template a prompt is another.
+        ReleaseError: By the merged model's template a prompt is another, or a model does not fit
+            into the GPU's memory.
     """
+    import torch
+
+    try:
+        return _compare(base_model, adapter, merged, conversations, responses, dtype)
+    except torch.OutOfMemoryError as error:
+        raise ReleaseError(
+            f"the model does not fit into the GPU's memory in {dtype}: compare on the CPU "
+            f"(CUDA_VISIBLE_DEVICES= kedro run …), or leave it out (deployment.min_agreement: "
+            f"{{{dtype}: null}})"
+        ) from error
+
+
+def _compare(
+    base_model: BaseModelSpec,
+    adapter: Path,
+    merged: Path,
+    conversations: list[list[Message]],
+    responses: list[str],
+    dtype: str,
+) -> Parity:
     import torch
     from peft import PeftModel
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 MODEL = "model"
 GGUF = "gguf"
 MANIFEST = "manifest.json"
+WEIGHTS = {".safetensors", ".gguf"}
+"""Endings of files that nobody edits."""
 
 
 class ReleaseError(Exception):
@@ -95,6 +98,7 @@ class ReleaseContent:
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     """Enter what a release was made of, with the hash of each file that it has by now."""
+    (folder / MANIFEST).unlink(missing_ok=True)
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     hashes = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
     text = json.dumps({**facts, "files": hashes}, ensure_ascii=False, indent=1)
@@ -108,8 +112,12 @@ def sha256(file: Path) -> str:
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """The same file twice, which takes no room; a copy where the disk is another."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    """Weights once on the disk, under two names, where it is one disk; a copy of the rest.
+
+    Small files are edited where they lie, and then must not change elsewhere too.
+    """
+    if Path(source).suffix in WEIGHTS:
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)

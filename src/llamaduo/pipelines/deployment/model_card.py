@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from llamaduo.cards import write_card
 from llamaduo.languages import languages_of
-from llamaduo.local_llm.base_model import BaseModelSpec
+from llamaduo.local_llm.base_model import BaseModelSpec, device
 from llamaduo.parameters import DeploymentParameters, EvaluationParameters
 from llamaduo.pipelines.data_synthesis.data_card import READ
 from llamaduo.pipelines.evaluation.judging import SCORES
@@ -21,6 +21,8 @@ from llamaduo.pipelines.evaluation.sentences import (
 
 TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
 STUDENT = "this model"
+FAIRNESS = ("pairs", "student")
+"""Parts of the fairness audit."""
 HOLDOUT = "this model, on the holdout"
 
 
@@ -36,18 +38,17 @@ def write_model_card(
     base_model: BaseModelSpec,
     training_set: pd.DataFrame,
     deployment: DeploymentParameters,
-    evaluation: EvaluationParameters,
 ) -> str:
     """Tell what the model was made for, what it scored beside whom, and what it cannot.
 
     Returns:
         Markdown with front matter (hub-docs, modelcard.md); it holds figures, no text of a pair.
     """
+    evaluation = EvaluationParameters.model_validate(provenance["evaluation"])
     latest = iteration_history[-1]
     measured = latest["assessment"]["measured"]
     baselines = comparable_baselines(known_baselines, base_model, measured)
     teachers = sorted(set(training_set["teacher"]) - {""})
-    setup = {"service_llm": teachers[0] if teachers else "", "judge": measured["judge"]}
     languages = sorted(languages_of(training_set["prompt"].head(READ)))
     values = {
         "name": Markup(deployment.name),  # noqa: S704  # the parameters allow letters and hyphens
@@ -57,14 +58,18 @@ def write_model_card(
         "sentences": explain_verdict(
             latest, confirmation, {"rows": baselines, "local_to_service_llm": None}, evaluation
         ),
-        "notes": notes_on_models(setup, asked_teacher=bool(teachers)),
+        "notes": notes_of(teachers, measured["judge"]),
         "rows": score_rows(latest, confirmation, baselines),
+        "baselines": baselines,
+        "confirmation": confirmation,
         "evaluation": evaluation,
         "formats": format_scores,
         "parity": parity,
+        "device": "GPU" if device().type == "cuda" else "CPU",
         "judges": latest["judge_audit"]["judges"],
         "prompts": latest["assessment"]["prompts"],
-        "gaps": len(fairness_audit["pairs"]["gaps"]) + len(fairness_audit["student"]["gaps"]),
+        "gaps": [gap for part in FAIRNESS for gap in fairness_audit[part]["gaps"]],
+        "unmeasured": [each for part in FAIRNESS for each in fairness_audit[part]["unmeasured"]],
         "alarms": fairness_audit["alarms"],
         "privacy_notes": privacy_notes(privacy_report),
         "costs": latest["costs"],
@@ -74,6 +79,14 @@ def write_model_card(
         "languages": languages,
     }
     return _write(values, languages, base_model, latest, deployment)
+
+
+def notes_of(teachers: list[str], judges: list[str]) -> list[str]:
+    """What ``notes_on_models`` says of each teacher and of the judges, once."""
+    setups = [{"service_llm": teacher, "judge": judges} for teacher in teachers]
+    notes = [note for setup in setups for note in notes_on_models(setup, asked_teacher=True)]
+    notes += notes_on_models({"service_llm": "", "judge": judges}, asked_teacher=False)
+    return [*dict.fromkeys(notes)]
 
 
 def comparable_baselines(
@@ -98,7 +111,7 @@ def score_rows(
 
 
 def spent_on_training(iteration_history: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Seconds and watt hours of all trainings of the loop; null where a part is unknown."""
+    """Seconds and watt hours of all trainings so far; null where a part is unknown."""
     trainings = [entry["training"] for entry in iteration_history]
     return {
         name: None if None in (known := [each[name] for each in trainings]) else sum(known)

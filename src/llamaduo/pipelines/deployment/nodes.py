@@ -12,11 +12,12 @@ import pandas as pd
 from llamaduo.errors import InputError
 from llamaduo.files import Content
 from llamaduo.ledger import Ledger
-from llamaduo.local_llm import gguf_inference, inference
+from llamaduo.local_llm import gguf_inference
 from llamaduo.local_llm.base_model import BaseModelSpec, load_tokenizer
 from llamaduo.local_llm.chat import Message, encode_prompt, to_messages
-from llamaduo.local_llm.gguf import Conversion, gguf_files
-from llamaduo.local_llm.inference import DecodingSettings
+from llamaduo.local_llm.engines import InferenceEngine
+from llamaduo.local_llm.gguf import Conversion, converter_versions, gguf_files
+from llamaduo.local_llm.inference import DecodingSettings, respond_timed
 from llamaduo.local_llm.merging import Merge
 from llamaduo.local_llm.modelfile import write_modelfile
 from llamaduo.local_llm.parity import Parity, compare
@@ -28,6 +29,7 @@ from llamaduo.parameters import (
 )
 from llamaduo.pipelines.evaluation.answering import response_rows
 from llamaduo.pipelines.evaluation.assessment import per_prompt, summarise_scores
+from llamaduo.pipelines.evaluation.comparison import SHOWN, describe_measurement
 from llamaduo.pipelines.evaluation.judging import (
     SCORES,
     ask_judge,
@@ -48,16 +50,26 @@ SHA256 = 64
 
 def admit_iteration(
     verdict: dict[str, Any],
+    measurement: dict[str, Any],
     ledger: Ledger,
+    judge: Judge,
+    judge_prompt: str,
+    inference: InferenceEngine,
+    coverage_test: pd.DataFrame,
+    evaluation: EvaluationParameters,
     deployment: DeploymentParameters,
     iteration: IterationParameters,
 ) -> dict[str, Any]:
     """Refuse an iteration that did not reach its target, unless it is forced.
 
+    What a release says of its scores holds only where test set, judge and decoding are those of the
+    iteration.
+
     Returns:
         Where the release comes from: ``loop``, ``iteration`` and its ``verdict`` as a sentence,
-        ``target_reached`` and ``advisory``; of the loop's beginning ``at`` (UTC), ``commit``,
-        ``versions`` of packages, ``parameters_sha256`` and ``inputs``, the SHA-256 of its files.
+        ``target_reached`` and ``advisory``; of the start or resume in which it ran ``at`` (UTC),
+        ``commit``, ``versions`` of packages, ``parameters_sha256``, the ``evaluation`` parameters
+        and ``inputs``, the SHA-256 of its files; and the ``deployment`` parameters of now.
 
     Raises:
         InputError: It is refused.
@@ -69,20 +81,29 @@ def admit_iteration(
             "the same, with this in its model card: --params=deployment.force=true; to choose "
             "another iteration: --params=at=LOOP/ITERATION (kedro loops lists them)"
         )
-    opened = ledger.read(f"{iteration.loop}/opened") or {}
-    versions = dict(opened["versions"])
-    parameters = json.dumps(opened["parameters"], sort_keys=True, ensure_ascii=False)
+    now = describe_measurement(judge, judge_prompt, inference, coverage_test, evaluation)
+    if changed := [name for name, value in measurement.items() if now.get(name) != value]:
+        raise InputError(
+            f"nothing is released of {iteration.loop}/{iteration.index}: it was measured with "
+            f"another {', '.join(dict.fromkeys(SHOWN.get(name, name) for name in changed))} than "
+            "there is now, so that its scores would be held against those of other answers; put "
+            "back what it was measured with"
+        )
+    began = ledger.start_of(iteration.loop, iteration.index)
+    parameters = json.dumps(began["parameters"], sort_keys=True, ensure_ascii=False)
     return {
         "loop": iteration.loop,
         "iteration": iteration.index,
         "verdict": said,
         "target_reached": verdict["target_reached"],
         "advisory": verdict["advisory"],
-        "at": opened["at"],
-        "commit": versions.pop("commit"),
-        "versions": versions,
+        "at": began["at"],
+        "commit": began["versions"]["commit"],
+        "versions": {n: each for n, each in began["versions"].items() if n != "commit"},
         "parameters_sha256": hashlib.sha256(parameters.encode()).hexdigest(),
-        "inputs": {name: found for name, found in opened["inputs"].items() if len(found) == SHA256},
+        "evaluation": began["parameters"]["evaluation"],
+        "inputs": {name: found for name, found in began["inputs"].items() if len(found) == SHA256},
+        "deployment": deployment.model_dump(mode="json"),
     }
 
 
@@ -160,7 +181,7 @@ def answer_in_formats(
     conversations = _conversations(coverage_test)
     tokenizer = load_tokenizer(BaseModelSpec(str(merged_model)))
     prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
-    answered = {MERGED: inference.respond_timed(merged_model, prompts, samples, decoding)}
+    answered = {MERGED: respond_timed(merged_model, prompts, samples, decoding)}
     for quantization, file in gguf_files(gguf_model).items():
         logger.info("asking %s", file.name)
         gguf_inference.check_inside(file, merged_model, conversations)
@@ -246,6 +267,7 @@ def assemble_release(
                 for name in ("name_or_path", "revision", "vocabulary")
             },
             "adapter_sha256": trained["sha256"],
+            "made_with": converter_versions(),
             "parity": parity,
             "provenance": provenance,
         },

@@ -11,7 +11,18 @@ def create_pipeline() -> Pipeline:
     steps = [
         Node(
             nodes.admit_iteration,
-            ["verdict", "ledger", "params:deployment", "params:iteration"],
+            [
+                "verdict",
+                "measurement",
+                "ledger",
+                "judge",
+                "judge_prompt",
+                "inference",
+                "coverage_test",
+                "params:evaluation",
+                "params:deployment",
+                "params:iteration",
+            ],
             "provenance",
             name="admit_iteration",
         ),
@@ -76,7 +87,6 @@ def create_pipeline() -> Pipeline:
                 "base_model",
                 "training_set",
                 "params:deployment",
-                "params:evaluation",
             ],
             "model_card",
             name="write_model_card",
