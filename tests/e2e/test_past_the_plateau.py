@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 SETTINGS = {
     "loop": {"max_iterations": 5},
     "data_synthesis": {"pairs_per_iteration": 8},
@@ -15,6 +17,7 @@ def rows(project, path, version):
     return [json.loads(line) for line in project.load(path, version).decode().splitlines()]
 
 
+@pytest.mark.soak
 def test_an_iteration_by_preference_follows_the_plateau_from_the_best_adapter(project):
     project.configure("parameters.yml", SETTINGS)
 

@@ -74,6 +74,7 @@ def committed_objects(files, loop):
     }
 
 
+@pytest.mark.soak
 def test_a_loop_on_object_storage_is_killed_and_resumed_to_the_same_end(
     project, finished, bucket, monkeypatch
 ):

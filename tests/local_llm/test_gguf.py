@@ -93,6 +93,12 @@ def test_a_template_that_llama_cpp_cannot_read_is_refused(merged, conversations,
         gguf_inference.check_inside(gguf_files(tmp_path / "gguf")["f16"], strange, conversations)
 
 
+def test_a_model_may_have_no_gguf_files(merged, tmp_path):
+    Conversion(merged, "student", []).write(tmp_path / "gguf")
+
+    assert gguf_files(tmp_path / "gguf") == {}
+
+
 def test_a_file_that_is_no_gguf_is_refused_in_the_words_of_llama_cpp(tmp_path):
     (tmp_path / "model.gguf").write_text("no model")
 

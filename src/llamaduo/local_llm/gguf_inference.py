@@ -10,9 +10,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openai import AsyncOpenAI, OpenAIError
-from openai.types import Completion
-
 from llamaduo.interruption import run_async
 from llamaduo.local_llm.base_model import (
     BaseModelSpec,
@@ -28,6 +25,8 @@ from llamaduo.local_llm.release import ReleaseError
 from llamaduo.progress import ProgressDisplay
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types import Completion
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
@@ -107,6 +106,8 @@ async def _draw(
 
 def client_of(server: LlamaServer) -> AsyncOpenAI:
     """A client that waits as long as it takes."""
+    from openai import AsyncOpenAI
+
     return AsyncOpenAI(
         base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=None
     )
@@ -145,6 +146,8 @@ def check_inside(model: Path, of: Path, conversations: list[list[Message]]) -> N
     Raises:
         ReleaseError: The file cannot be loaded, or makes other prompts.
     """
+    from openai import OpenAIError
+
     spec = BaseModelSpec(str(of))
     tokenizer = load_tokenizer(spec)
     greeting = encode_prompt(tokenizer, GREETING)
