@@ -12,10 +12,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from llamaduo.local_llm.base_model import BaseModelSpec, load_tokenizer
 from llamaduo.local_llm.chat import TEMPLATE_VARIABLES, to_messages
+from llamaduo.local_llm.engines import TransformersEngine
 from llamaduo.local_llm.inference import DecodingSettings, respond
 from llamaduo.local_llm.merging import Merge, with_variables
 from llamaduo.local_llm.parity import compare
-from llamaduo.local_llm.release import ReleaseError
+from llamaduo.local_llm.release import Release, ReleaseError, write_manifest
+from llamaduo.parameters import EvaluationParameters
+from llamaduo.pipelines.evaluation.answering import answer_prompts
+from tests.serving.conftest import serving
 
 GREEDY = DecodingSettings(temperature=0, top_p=1, max_new_tokens=24, batch_size=8, seed=1)
 
@@ -47,6 +51,30 @@ def test_a_base_model_in_4_bit_is_merged_unquantized(random_model, adapter, merg
 
     one, other = (load_file(each / "model.safetensors") for each in (merged, tmp_path / "model"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_notebook_and_server_answer_alike(random_model, adapter, merged, pairs, tmp_path):
+    """The notebook asks adapter and base model by ``answer_prompts``, the server the release."""
+    evaluation = EvaluationParameters(
+        target_similarity=80,
+        target_precision=80,
+        decoding={"temperature": 0, "max_new_tokens": 24},
+    )
+    asked = pairs.assign(id=pairs["prompt"])
+    by_notebook = answer_prompts(TransformersEngine(), random_model, adapter, asked, evaluation)
+    shutil.copytree(merged, tmp_path / "model")
+    write_manifest(tmp_path, {"name": "student"})
+
+    with serving(Release.open(tmp_path), dtype=None) as served:
+        by_server = [
+            served.client()
+            .chat.completions.create(model="gpt-4o", messages=to_messages(row.system, row.prompt))
+            .choices[0]
+            .message.content
+            for row in pairs.itertuples()
+        ]
+
+    assert by_server == list(by_notebook["response"]) == list(pairs["response"])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

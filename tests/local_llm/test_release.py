@@ -70,6 +70,16 @@ def test_a_file_that_is_missing_is_named(content, tmp_path):
         Release.open(tmp_path / "release")
 
 
+def test_a_file_that_was_never_released_is_refused_and_not_served(content, tmp_path):
+    content.write(tmp_path / "release")
+    (tmp_path / "release/.DS_Store").touch()
+    Release.open(tmp_path / "release")
+    (tmp_path / "release/gguf/student-q4.gguf").write_bytes(b"GGUF")
+
+    with pytest.raises(ReleaseError, match=r"student-q4.gguf is not in the manifest"):
+        Release.open(tmp_path / "release")
+
+
 def test_a_manifest_keeps_what_the_release_was_made_of(content, tmp_path):
     content.write(tmp_path / "release")
 

@@ -57,6 +57,7 @@ def start(*options, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         encoding="utf-8",
+        start_new_session=True,
     )
 
 
@@ -99,21 +100,21 @@ def test_a_port_that_is_taken_is_told(released):
 
 
 def test_ctrl_c_ends_the_command_at_once_though_a_request_runs(released):
-    with start(LLAMADUO_API_KEY="secret") as process:
+    with start("--model=f16", LLAMADUO_API_KEY="secret") as process:
         ready = next(process.stdout)
         running = begin_an_answer(ready, "secret")
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
         with pytest.raises(openai.APIError, match="cannot answer"):
             list(running)
         rest, _ = process.communicate(timeout=20)
 
-    assert "student answers at http://127.0.0.1:" in ready
+    assert "student-f16 answers at http://127.0.0.1:" in ready
     assert "with the key of the credentials" in ready
     assert (process.returncode, rest) == (0, "")
 
 
 def test_an_address_that_others_reach_without_a_key_is_warned_of_and_sigterm_ends_it(released):
-    with start("--host=0.0.0.0", "--model=f16") as process:
+    with start("--host=0.0.0.0") as process:
         warning, ready = (next(process.stdout) for _ in range(2))
         running = begin_an_answer(ready, "any")
         process.send_signal(signal.SIGTERM)

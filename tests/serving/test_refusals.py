@@ -28,7 +28,14 @@ def locked(release):
     ("changes", "param", "words"),
     [
         ({"tools": []}, "tools", "does not know 'tools'"),
-        ({"logit_bias": {"1": 2}}, "logit_bias", "does not know"),
+        ({"logit_bias": {"1": 2.0}}, "logit_bias", "only be {}"),
+        ({"top_logprobs": 3}, "top_logprobs", "only be 0"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content[0].text",
+            "is missing",
+        ),
+        ({"response_format": {}}, "response_format", "needs a type: 'text', 'json_object' or"),
         ({"bananas": 1}, "bananas", "does not know"),
         ({"messages": None}, "messages", "is missing"),
         ({"messages": []}, "messages", "at least 1 item"),

@@ -43,24 +43,25 @@ def test_64_clients_for_two_minutes_meet_no_error_and_the_memory_stays(part, rel
         answers, memory = asyncio.run(asked_for_two_minutes(base_url, messages, server.pid))
         server.stdin.close()
 
-    alike = [
-        # A GGUF file computes in half precision, in which the batch decides near ties.
-        answer == wanted or (part != "merged" and wanted not in {answer, ""})
-        for drawn, wanted in zip(answers, expected, strict=True)
-        for answer in drawn
-    ]
-    own = sum(
+    own = [
         answer == wanted
         for drawn, wanted in zip(answers, expected, strict=True)
         for answer in drawn
-    )
+    ]
+    of_others = [
+        answer in {*expected} - {wanted}
+        for drawn, wanted in zip(answers, expected, strict=True)
+        for answer in drawn
+    ]
     early = max(memory[EDGE_S - 5 : EDGE_S + 5])
     late = max(memory[-EDGE_S:])
     print(
-        f"\n{part}: {len(alike)} answers in {SECONDS} s, {own} as plain generation has them, "
+        f"\n{part}: {len(own)} answers in {SECONDS} s, {sum(own)} as plain generation has them, "
         f"{early / 1e6:.0f} MB after {EDGE_S} s, {late / 1e6:.0f} MB in the last {EDGE_S} s"
     )
-    assert all(alike)
+    assert not any(of_others)
+    # A GGUF file computes in half precision, in which the batch decides near ties.
+    assert sum(own) >= (1 if part == "merged" else 0.7) * len(own)
     assert late <= GROWTH * early
 
 

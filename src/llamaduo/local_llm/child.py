@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,11 @@ def child(module: str, *arguments: str, env: dict[str, str] | None = None) -> It
 
 
 def end_with_the_parent() -> None:
-    """End this process at the end of its standard input, which the parent holds open."""
+    """End this process at the end of its standard input, which the parent holds open.
+
+    Ctrl-C reaches both; the parent decides what becomes of it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 

@@ -178,7 +178,7 @@ async def _require_prompts(
 ) -> None:
     start = str(tokenizer.bos_token or "")  # llama.cpp adds it where it makes tokens
     async with client_of(server) as client:
-        own = client.with_options(base_url=server.base_url.removesuffix("/v1"))
+        own = client.with_options(base_url=server.address)
         for messages in conversations:
             body: dict[str, Any] = {"messages": messages}
             made: Any = await own.post("/apply-template", cast_to=object, body=body)

@@ -27,10 +27,15 @@ KEY = "LLAMA_API_KEY"
 class LlamaServer:
     """A server on loopback that nobody else has the key of."""
 
-    base_url: str
-    """With ``/v1``, as the OpenAI client wants it."""
+    address: str
+    """Without a path."""
     api_key: str = field(repr=False)
     process: subprocess.Popen[str] = field(repr=False)
+
+    @property
+    def base_url(self) -> str:
+        """As the OpenAI client wants it."""
+        return f"{self.address}/v1"
 
     def is_alive(self) -> bool:
         """Whether its process runs."""
@@ -61,7 +66,7 @@ def llama_server(model: Path, slots: int, context: int) -> Iterator[LlamaServer]
             raise InferenceError(
                 f"llama.cpp cannot load {model}: {errors[0] if errors else 'it says not why'}"
             )
-        yield LlamaServer(f"{address}/v1", key, started.process)
+        yield LlamaServer(address, key, started.process)
 
 
 def main(model: str, slots: int, context: int, threads: int) -> None:

@@ -48,11 +48,16 @@ class Release:
             file = folder / name
             if not file.is_file():
                 raise ReleaseError(f"{file} is missing; take the whole release folder anew")
-            if (found := sha256(file)) != released:
+            if (own := sha256(file)) != released:
                 raise ReleaseError(
-                    f"{file} is not the file that was released (SHA-256 {found}, the manifest says "
+                    f"{file} is not the file that was released (SHA-256 {own}, the manifest says "
                     f"{released}); take the whole release folder anew"
                 )
+        found = {file.relative_to(folder).as_posix() for file in _files(folder)}
+        if foreign := sorted(found - manifest["files"].keys()):
+            raise ReleaseError(
+                f"{folder / foreign[0]} is not in the manifest of the release; take it out"
+            )
         return cls(folder, manifest)
 
     @property
@@ -98,11 +103,18 @@ class ReleaseContent:
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     """Enter what a release was made of, with the hash of each file that it has by now."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    hashes = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+    hashes = {file.relative_to(folder).as_posix(): sha256(file) for file in _files(folder)}
     text = json.dumps({**facts, "files": hashes}, ensure_ascii=False, indent=1)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _files(folder: Path) -> list[Path]:
+    """All but the manifest, and but hidden ones, which a desktop leaves and nobody reads."""
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file != folder / MANIFEST and not file.name.startswith(".")
+    ]
 
 
 def sha256(file: Path) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from llamaduo.serving.errors import LIMITED, Refusal
 
 FIRST_GUESS_S = 2.0
+LONGEST_WAIT_S = 60
+"""OpenAI's clients do not try again where they are told to wait for more than two minutes."""
 NEWEST = 0.1
 """The newest request's weight in the mean."""
 
@@ -82,8 +84,8 @@ class Admission:
             self._mean_s += NEWEST * (time.monotonic() - began - self._mean_s)
 
     def _full(self, message: str) -> Refusal:
-        """With the time after which all that is inside now will have been answered."""
-        seconds = max(1, math.ceil(self._mean_s * self._inside / self._limits.slots))
+        """With the time in which each slot comes free once; clients may not wait much longer."""
+        seconds = min(max(1, math.ceil(self._mean_s)), LONGEST_WAIT_S)
         return Refusal(
             429,
             f"{message} Try again in {seconds} s.",

@@ -15,7 +15,11 @@ from llamaduo.serving.engines import FinishReason, Piece
 from llamaduo.serving.errors import Refusal
 
 DONE = "[DONE]"
-HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
 
 
 class EventStream:

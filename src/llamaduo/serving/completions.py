@@ -6,7 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +22,11 @@ from llamaduo.serving.student import Student
 
 READ_ON = 16
 """A body may be so many times too large, and its client still hears why it is refused."""
+
+COLDEST = 1e-3
+"""A lower temperature is greedy; logits divided by it could overflow, which ends the batch."""
+FAREWELL_S = 10
+"""A client has so long to take the error with which its request ends."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +52,9 @@ class ChatCompletions:
         except ClientDisconnect:
             return
         except Exception as error:  # whatever it is, the client hears of it in OpenAI's shape
-            await events.refuse(self._as_refusal(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await events.refuse(self._as_refusal(error))
 
     async def _answer(self, request: ChatRequest, events: EventStream) -> None:
         async with self._admission.place():
@@ -67,6 +74,7 @@ class ChatCompletions:
     def _sampling(self, request: ChatRequest, prompt_tokens: int) -> Sampling:
         """What the request asks for; the rest is as the student was evaluated."""
         student = self._student
+        temperature = _given(request.temperature, student.temperature)
         if request.json_schema is not None and not self._engine.enforces_schemas:
             raise Refusal(
                 400,
@@ -76,7 +84,7 @@ class ChatCompletions:
                 param="response_format.type",
             )
         return Sampling(
-            temperature=_given(request.temperature, student.temperature),
+            temperature=temperature if temperature >= COLDEST else 0.0,
             top_p=_given(request.top_p, student.top_p),
             max_tokens=self._room(request, prompt_tokens),
             stop=tuple(request.stop),
@@ -112,7 +120,14 @@ class ChatCompletions:
                 return error
             case TimeoutError():
                 seconds = f"{self._limits.timeout_s:g}"
-                return Refusal(504, f"The answer took more than {seconds} s.", "timeout", kind=OURS)
+                return Refusal(
+                    504,
+                    f"The answer took more than {seconds} s.",
+                    "timeout",
+                    kind=OURS,
+                    # OpenAI's clients would ask for the same long answer twice more.
+                    headers={"x-should-retry": "false"},
+                )
             case EngineError():
                 if not self._engine.is_closed:
                     logger.error("a request failed: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
@@ -29,6 +30,8 @@ FIXED = {
 """Of every request; llama.cpp's own defaults would narrow what is drawn."""
 SEEDS = 2**32 - 1
 """Its largest seed means a random one."""
+LARGEST_SCHEMA = 2**15
+"""Bytes; llama.cpp takes seconds over larger ones, and everybody waits."""
 SCHEMAS = 256
 """How many schemas are remembered as enforceable."""
 STEP = 256
@@ -113,7 +116,7 @@ class LlamaCppEngine:
 
         https://github.com/ggml-org/llama.cpp/tree/master/tools/server#post-completion-given-a-prompt-it-returns-the-predicted-completion
         """
-        url = self._server.base_url.removesuffix("/v1") + "/completion"
+        url = f"{self._server.address}/completion"
         key = {"Authorization": f"Bearer {self._server.api_key}"}
         try:
             async with (
@@ -125,7 +128,10 @@ class LlamaCppEngine:
             ):
                 async for line in response.content:
                     if line.startswith(b"data: "):
-                        yield json.loads(line.removeprefix(b"data: "))
+                        event = json.loads(line.removeprefix(b"data: "))
+                        if "error" in event:
+                            raise EngineError("llama.cpp's server failed in the midst of an answer")
+                        yield event
         except aiohttp.ClientError as error:
             raise EngineError(f"llama.cpp's server: {type(error).__name__}") from error
 
@@ -135,7 +141,10 @@ class LlamaCppEngine:
         Raises:
             Refusal: It is no JSON schema, or one that it cannot follow.
         """
-        known = json.dumps(schema, sort_keys=True)
+        text = json.dumps(schema, sort_keys=True).encode()
+        if len(text) > LARGEST_SCHEMA:
+            raise _refused_schema(f"has {len(text)} bytes; {LARGEST_SCHEMA} are the most")
+        known = hashlib.sha256(text).hexdigest()
         if known in self._enforceable:
             return
         try:

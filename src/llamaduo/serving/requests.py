@@ -139,12 +139,19 @@ class ChatRequest(_Strict):
     presence_penalty: Annotated[float, _only(0)] = 0.0
     frequency_penalty: Annotated[float, _only(0)] = 0.0
 
+    top_logprobs: Annotated[int, _only(0)] = 0
+    logit_bias: Annotated[dict[str, float], _only({})] = {}
+    modalities: Annotated[list[str], _only(["text"])] = ["text"]
+
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
     parallel_tool_calls: bool | None = None
 
     @property
@@ -183,6 +190,9 @@ def _refused(error: ErrorDetails) -> Refusal:
             return Refusal(
                 400, f"This server does not know '{param}'.", "unsupported_parameter", param=param
             )
+        case "union_tag_invalid" | "union_tag_not_found":
+            sentence = f"'{param}' needs a type: 'text', 'json_object' or 'json_schema'."
+            return Refusal(400, sentence, "invalid_value", param=param)
         case "missing":
             return Refusal(400, f"'{param}' is missing.", "missing_required_parameter", param=param)
     if param is None:
@@ -193,7 +203,7 @@ def _refused(error: ErrorDetails) -> Refusal:
 
 def _path(location: tuple[int | str, ...]) -> str:
     """``messages[0].content``; pydantic also names the branch of a union that it tried."""
-    steps = [step for step in location if step not in ("text", "json_object")]
-    if steps[:3] == ["response_format", "json_schema", "json_schema"]:
-        del steps[1]
+    steps = list(location)
+    if steps[:1] == ["response_format"]:
+        del steps[1:2]
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)[1:]
