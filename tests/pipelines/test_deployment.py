@@ -14,6 +14,7 @@ from llamaduo.parameters import (
     IterationParameters,
 )
 from llamaduo.pipelines.deployment import nodes
+from llamaduo.pipelines.deployment.admission import admit_iteration
 from llamaduo.pipelines.deployment.model_card import comparable_baselines, spent_on_training
 from llamaduo.pipelines.evaluation.comparison import describe_measurement
 from llamaduo.service_llm.jury import Judge
@@ -52,7 +53,7 @@ def ledger(tmp_path):
 
 def admit(verdict, ledger, pairs=PAIRS, evaluation=EVALUATION, **deployment):
     measured = describe_measurement(JUDGE, "Judge.", TransformersEngine(), PAIRS, EVALUATION)
-    return nodes.admit_iteration(
+    return admit_iteration(
         verdict,
         measured,
         ledger,

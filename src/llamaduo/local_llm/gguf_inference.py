@@ -20,7 +20,7 @@ from llamaduo.local_llm.base_model import (
 from llamaduo.local_llm.chat import Message, encode_prompt
 from llamaduo.local_llm.engines import InferenceError
 from llamaduo.local_llm.inference import DecodingSettings, Response, Timed
-from llamaduo.local_llm.llama_server import LlamaServer, llama_server
+from llamaduo.local_llm.llama_server import NEUTRAL, LlamaServer, llama_server
 from llamaduo.local_llm.release import ReleaseError
 from llamaduo.progress import ProgressDisplay
 
@@ -31,20 +31,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NEUTRAL = {
-    "top_k": 0,
-    "min_p": 0.0,
-    "repeat_penalty": 1.0,
-    # In the order of transformers; its own would cut off by probability first.
-    "samplers": ["temperature", "top_p"],
-    "cache_prompt": False,  # else an answer could depend on the one before it
-}
-"""Parameters of llama.cpp without which decoding would be more than temperature and top-p."""
-STEP = 256
-"""Of a context, in tokens: llama.cpp rounds to it."""
 MOST_SLOTS = 64
 """Each takes memory for a whole context at once; llama.cpp knows 256."""
 GREETING = [{"role": "user", "content": "Hello."}]
+SHORT = 2
+"""Tokens of a response that is to end at once."""
 FORCE = 1000
 """Added to the logit of a token that is to come."""
 
@@ -63,7 +54,7 @@ def respond(
     """
     context = max(len(prompt) for prompt in prompts) + decoding.max_new_tokens
     slots = min(decoding.batch_size, len(prompts) * samples, MOST_SLOTS)
-    with llama_server(model, slots, -(-context // STEP) * STEP) as server:
+    with llama_server(model, slots, context) as server:
         began = time.perf_counter()
         drawn = run_async(_draw_all(server, prompts, samples, decoding))
         seconds = time.perf_counter() - began
@@ -129,7 +120,8 @@ async def complete(
         temperature=decoding.temperature,
         top_p=decoding.top_p,
         seed=int.from_bytes(hashlib.sha256(drawn).digest()[:4]),
-        extra_body={**NEUTRAL, **extra},
+        # With the cache an answer could depend on the one before it.
+        extra_body={**NEUTRAL, "cache_prompt": False, **extra},
     )
 
 
@@ -151,10 +143,9 @@ def check_inside(model: Path, of: Path, conversations: list[list[Message]]) -> N
     spec = BaseModelSpec(str(of))
     tokenizer = load_tokenizer(spec)
     greeting = encode_prompt(tokenizer, GREETING)
-    context = -(-(len(greeting) + STEP) // STEP) * STEP
     stops = stop_token_ids(load_generation_config(spec), tokenizer)
     try:
-        with llama_server(model, 1, context) as server:
+        with llama_server(model, 1, len(greeting) + SHORT) as server:
             run_async(_require_prompts(server, tokenizer, [GREETING, *conversations]))
             ends = run_async(_ends(server, greeting, stops))
     except (InferenceError, OpenAIError, ReleaseError) as error:
@@ -196,7 +187,7 @@ async def _require_prompts(
 
 async def _ends(server: LlamaServer, prompt: list[int], stops: list[int]) -> dict[int, bool]:
     """Whether each of the tokens, where it comes, ends a response."""
-    greedy = DecodingSettings(0.0, 1.0, max_new_tokens=2, batch_size=1, seed=0)
+    greedy = DecodingSettings(0.0, 1.0, max_new_tokens=SHORT, batch_size=1, seed=0)
     async with client_of(server) as client:
         forced = {
             stop: await complete(client, prompt, 1, greedy, logit_bias=[[stop, FORCE]])

@@ -23,6 +23,17 @@ KEY = "LLAMA_API_KEY"
 """The environment variable of the key: the command line is everybody's to read."""
 
 
+NEUTRAL = {
+    "samplers": ["temperature", "top_p"],  # in the order of transformers
+    "top_k": 0,
+    "min_p": 0.0,
+    "repeat_penalty": 1.0,
+}
+"""Parameters of a request without which its own defaults would narrow what is drawn."""
+STEP = 256
+"""Of a context, in tokens: it rounds to it."""
+
+
 @dataclass(frozen=True)
 class LlamaServer:
     """A server on loopback that nobody else has the key of."""
@@ -48,7 +59,7 @@ def llama_server(model: Path, slots: int, context: int) -> Iterator[LlamaServer]
 
     Args:
         slots: Sequences that are generated together; further requests wait.
-        context: Tokens of each, prompt and response together.
+        context: Tokens of each, prompt and response together; rounded up.
 
     Raises:
         InferenceError: The file cannot be loaded; the message carries llama.cpp's own.
@@ -57,7 +68,8 @@ def llama_server(model: Path, slots: int, context: int) -> Iterator[LlamaServer]
 
     key = secrets.token_urlsafe()
     threads = torch.get_num_threads()  # OMP_NUM_THREADS included
-    arguments = [str(model), str(slots), str(context), str(threads)]
+    rounded = -(-context // STEP) * STEP
+    arguments = [str(model), str(slots), str(rounded), str(threads)]
     with child("llamaduo.local_llm.llama_server", *arguments, env={KEY: key}) as started:
         assert started.process.stdout is not None  # noqa: S101  (it is a pipe)
         address = started.process.stdout.readline().strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -58,34 +59,14 @@ def compare(
             into the GPU's memory.
     """
     import torch
-
-    try:
-        return _compare(base_model, adapter, merged, conversations, responses, dtype)
-    except torch.OutOfMemoryError as error:
-        raise ReleaseError(
-            f"the model does not fit into the GPU's memory in {dtype}: compare on the CPU "
-            f"(CUDA_VISIBLE_DEVICES= kedro run …), or leave it out (deployment.min_agreement: "
-            f"{{{dtype}: null}})"
-        ) from error
-
-
-def _compare(
-    base_model: BaseModelSpec,
-    adapter: Path,
-    merged: Path,
-    conversations: list[list[Message]],
-    responses: list[str],
-    dtype: str,
-) -> Parity:
-    import torch
     from peft import PeftModel
 
     compute = getattr(torch, dtype)
     pairs = _pairs(base_model, merged, conversations, responses)
     unquantized = dataclasses.replace(base_model, load_in_4bit=False)
-    beside = PeftModel.from_pretrained(load_model(unquantized, compute), str(adapter)).eval()
     same, largest = 0, 0.0
-    with ProgressDisplay(f"parity in {dtype}") as display:
+    with _fitting(dtype), ProgressDisplay(f"parity in {dtype}") as display:
+        beside = PeftModel.from_pretrained(load_model(unquantized, compute), str(adapter)).eval()
         known = []
         for done, logits in enumerate(_read(beside, pairs), start=1):
             known.append(logits.topk(LIKELIEST))
@@ -101,6 +82,20 @@ def _compare(
             display.show(len(pairs) + done, 2 * len(pairs))
     positions = sum(len(response) for _, response in pairs)
     return Parity(dtype, positions, 100 * same / positions, largest)
+
+
+@contextmanager
+def _fitting(dtype: str) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ReleaseError(
+            f"the model does not fit into the GPU's memory in {dtype}: compare on the CPU "
+            f"(CUDA_VISIBLE_DEVICES= kedro run …), or leave it out (deployment.min_agreement: "
+            f"{{{dtype}: null}})"
+        ) from error
 
 
 def _pairs(

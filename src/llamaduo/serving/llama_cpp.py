@@ -12,30 +12,21 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from jsonschema import Draft202012Validator, SchemaError
 
-from llamaduo.local_llm.llama_server import llama_server
+from llamaduo.local_llm.llama_server import NEUTRAL, llama_server
 from llamaduo.serving.engines import Piece, Sampling
 from llamaduo.serving.errors import EngineError, Refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FIXED = {
-    "samplers": ["temperature", "top_p"],  # in the order of transformers
-    "top_k": 0,
-    "min_p": 0.0,
-    "repeat_penalty": 1.0,
-    "stream": True,
-    "return_tokens": True,
-}
-"""Of every request; llama.cpp's own defaults would narrow what is drawn."""
+FIXED = {**NEUTRAL, "stream": True, "return_tokens": True}
+"""Of every request."""
 SEEDS = 2**32 - 1
 """Its largest seed means a random one."""
 LARGEST_SCHEMA = 2**15
 """Bytes; llama.cpp takes seconds over larger ones, and everybody waits."""
 SCHEMAS = 256
 """How many schemas are remembered as enforceable."""
-STEP = 256
-"""Of a context, in tokens: llama.cpp rounds to it."""
 CERTAIN = 1e4
 """A bias beyond all logits."""
 LINE = 2**24
@@ -71,8 +62,7 @@ class LlamaCppEngine:
         self._bracket = tokenizer("]", add_special_tokens=False)["input_ids"][-1]
         self._enforceable: set[str] = set()
         self._running = ExitStack()
-        rounded = -(-context // STEP) * STEP
-        self._server = self._running.enter_context(llama_server(model, slots, rounded))
+        self._server = self._running.enter_context(llama_server(model, slots, context))
 
     async def generate(self, prompt: list[int], sampling: Sampling) -> AsyncGenerator[Piece]:
         """See ``Engine``."""

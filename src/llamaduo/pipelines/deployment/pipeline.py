@@ -3,14 +3,14 @@
 from kedro.pipeline import Node, Pipeline
 
 from llamaduo.iterations import OF_THE_BEST
-from llamaduo.pipelines.deployment import model_card, nodes
+from llamaduo.pipelines.deployment import admission, model_card, nodes
 
 
 def create_pipeline() -> Pipeline:
     """The deployment pipeline; run by name."""
     steps = [
         Node(
-            nodes.admit_iteration,
+            admission.admit_iteration,
             [
                 "verdict",
                 "measurement",
