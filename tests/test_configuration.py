@@ -46,16 +46,19 @@ GROUPS = (
     "fairness",
     "baselines",
     "coverage",
+    "deployment",
 )
 
 
-@pytest.fixture
-def keys(monkeypatch):
-    for name in KEYS:
-        monkeypatch.setenv(f"{name}_API_KEY", f"sk-{name}")
+@pytest.fixture(scope="module")
+def keys():
+    with pytest.MonkeyPatch.context() as environment:
+        for name in KEYS:
+            environment.setenv(f"{name}_API_KEY", f"sk-{name}")
+        yield
 
 
-@pytest.fixture(params=ENVIRONMENTS)
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
 def context(request, keys):
     bootstrap_project(REPOSITORY)
     with KedroSession.create(project_path=REPOSITORY, env=request.param) as session:

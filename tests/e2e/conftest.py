@@ -89,12 +89,13 @@ def make_project(folder):
 
 
 def make_small_project(folder):
-    """With fewer test prompts, for tests to which scores are no matter."""
+    """With fewer prompts to answer, for tests to which scores are no matter."""
     project = make_project(folder)
-    test_set = folder / "data/01_raw/coverage_test.jsonl"
-    with test_set.open(encoding="utf-8") as lines:
-        kept = [*islice(lines, TEST_PROMPTS)]
-    test_set.write_text("".join(kept), encoding="utf-8")
+    for split in ("test", "holdout"):
+        coverage = folder / f"data/01_raw/coverage_{split}.jsonl"
+        with coverage.open(encoding="utf-8") as lines:
+            kept = [*islice(lines, TEST_PROMPTS)]
+        coverage.write_text("".join(kept), encoding="utf-8")
     return project
 
 

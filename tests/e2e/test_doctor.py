@@ -29,9 +29,9 @@ def test_a_healthy_project_has_nothing_to_mend_and_an_estimate_from_its_last_loo
     assert "coverage_test warning 24 pairs → 100 or more make the verdict" in output
     assert "stand-in-triage is both teacher and judge" in output
     assert f"min for 2 iterations, as loop {loop} took on this machine" in output
-    # 3 requests for 24 pairs; 2 × 24 test and 120 holdout judgements, 2 × 55 of the audit.
+    # 3 requests for 24 pairs; 2 × 24 test and 24 holdout judgements, 2 × 55 of the audit.
     assert "service_llm 3 requests" in output
-    assert "judge 278 requests" in output
+    assert "judge 182 requests" in output
     assert sorted(path for path in project.data.rglob("*") if "journal" not in path.name) == before
 
 

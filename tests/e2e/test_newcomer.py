@@ -46,7 +46,10 @@ OPENINGS = [
     "I tried the number on the card twice and now",
     "Greetings from the room at the end of the corridor,",
 ]
-SHORT = "loop.max_iterations=2,data_synthesis.pairs_per_iteration=[80],fairness.sample=2"
+SHORT = (
+    "loop.max_iterations=2,data_synthesis.pairs_per_iteration=[80],fairness.sample=2,"
+    "evaluation.decoding.max_new_tokens=8"  # a random model goes on to the last of them
+)
 WORDS = (
     "again along another balcony because before broken cold corridor curtain daughter door early "
     "elevator evening family finally floor friend garden heating hour invoice kettle key later "

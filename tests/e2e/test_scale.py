@@ -121,6 +121,7 @@ def written(project):
     return [path for path in data.rglob("*") if path.is_file() and not came & set(path.parts)]
 
 
+@pytest.mark.soak
 def test_parts_that_are_attached_bring_an_iteration_to_the_end_that_a_driver_came_to(
     after_a_loop, finished
 ):
@@ -151,7 +152,7 @@ def test_parts_that_are_attached_bring_an_iteration_to_the_end_that_a_driver_cam
     assert closed[0]["reason"] == closed[1]["reason"]
 
 
-@pytest.mark.soak  # its parts one by one: above
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_scheduler_runs_the_stages_to_the_end_that_a_driver_comes_to(project, finished, tmp_path):
     for file in (project.folder / "conf/test").iterdir():

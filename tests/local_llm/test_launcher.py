@@ -133,6 +133,7 @@ def test_two_processes_learn_what_one_does_with_the_same_batch(
     assert all(line.startswith("training ") for line in said)
 
 
+@pytest.mark.soak
 def test_gradients_are_equal_in_both_processes_and_would_not_be_without_their_wrapper(
     job: TrainingJob, pairs: pd.DataFrame, together: FineTuningParameters, tmp_path: Path
 ) -> None:
