@@ -64,7 +64,7 @@ bench: install  ## benchmarks, each a ratio within one run
 
 soak: install  ## the long proofs
 	$(BIN)/pytest -m soak --timeout 7200 tests -s
-	$(BIN)/pytest --hypothesis-profile soak tests/service_llm/test_parsers.py tests/datasets/test_raw_pairs.py
+	$(BIN)/pytest --hypothesis-profile soak tests/service_llm/test_parsers.py tests/datasets/test_raw_pairs.py tests/serving/test_any_json.py
 
 lock: $(STAMP)  ## resolve anew; without find-links, so that it names the CUDA packages too
 	env -u UV_FIND_LINKS $(BIN)/uv pip compile --universal --python-version 3.11 --no-annotate --no-header --all-extras \

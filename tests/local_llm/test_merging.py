@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from llamaduo.local_llm.base_model import BaseModelSpec, load_tokenizer
+from llamaduo.local_llm.base_model import BaseModelSpec, load_model, load_tokenizer
 from llamaduo.local_llm.chat import TEMPLATE_VARIABLES, to_messages
 from llamaduo.local_llm.engines import TransformersEngine
 from llamaduo.local_llm.inference import DecodingSettings, respond
@@ -86,6 +87,20 @@ def test_adapter_and_merged_model_agree(random_model, adapter, merged, conversat
     tokenizer = load_tokenizer(random_model)
     lengths = [len(tokenizer.encode(text)) for text in pairs["response"]]
     assert parity.tokens == sum(lengths) + 2 * len(lengths)  # end of turn, line break
+
+
+def test_a_model_agrees_with_itself_where_two_tokens_are_as_likely(
+    random_model, conversations, pairs, tmp_path
+):
+    untrained = get_peft_model(load_model(random_model), LoraConfig(target_modules=["q_proj"]))
+    untrained.save_pretrained(tmp_path / "adapter")
+    base = Path(random_model.name_or_path)
+
+    parity = compare(
+        random_model, tmp_path / "adapter", base, conversations, list(pairs["response"]), "bfloat16"
+    )
+
+    assert (parity.agreement, parity.largest_difference) == (100, 0)
 
 
 def test_a_model_without_the_adapter_does_not_agree(random_model, adapter, conversations, pairs):

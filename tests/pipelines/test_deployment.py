@@ -1,7 +1,10 @@
 """What may be released, and what its card says."""
 
+import json
+
 import pandas as pd
 import pytest
+from pydantic import SecretStr
 
 from llamaduo.errors import InputError
 from llamaduo.ledger import Ledger
@@ -9,6 +12,7 @@ from llamaduo.local_llm.base_model import BaseModelSpec
 from llamaduo.local_llm.engines import TransformersEngine
 from llamaduo.local_llm.parity import Parity
 from llamaduo.parameters import (
+    DecodingParameters,
     DeploymentParameters,
     EvaluationParameters,
     IterationParameters,
@@ -17,6 +21,7 @@ from llamaduo.pipelines.deployment import nodes
 from llamaduo.pipelines.deployment.admission import admit_iteration
 from llamaduo.pipelines.deployment.model_card import comparable_baselines, spent_on_training
 from llamaduo.pipelines.evaluation.comparison import describe_measurement
+from llamaduo.service_llm.client import ServiceLLM
 from llamaduo.service_llm.jury import Judge
 
 LOOP = "2026-11-27T10.00.00.000Z"
@@ -33,6 +38,7 @@ MISSED = {
 
 JUDGE = Judge(())
 EVALUATION = EvaluationParameters(target_similarity=80, target_precision=80, decoding={})
+HOT = DecodingParameters(temperature=1.5)
 PAIRS = pd.DataFrame({"system": [""], "prompt": ["A?"], "response": ["a"]})
 
 
@@ -51,14 +57,22 @@ def ledger(tmp_path):
     return ledger
 
 
-def admit(verdict, ledger, pairs=PAIRS, evaluation=EVALUATION, **deployment):
+def admit(
+    verdict,
+    ledger,
+    pairs=PAIRS,
+    evaluation=EVALUATION,
+    judge=JUDGE,
+    judge_prompt="Judge.",
+    **deployment,
+):
     measured = describe_measurement(JUDGE, "Judge.", TransformersEngine(), PAIRS, EVALUATION)
     return admit_iteration(
         verdict,
-        measured,
+        json.loads(json.dumps(measured)),
         ledger,
-        JUDGE,
-        "Judge.",
+        judge,
+        judge_prompt,
         TransformersEngine(),
         pairs,
         evaluation,
@@ -97,6 +111,9 @@ def test_a_release_tells_what_it_was_made_of_and_no_path(ledger):
     [
         ({"pairs": PAIRS.assign(prompt="B?")}, "coverage_test"),
         ({"evaluation": EVALUATION.model_copy(update={"judgements_per_response": 2})}, "judgem"),
+        ({"evaluation": EVALUATION.model_copy(update={"decoding": HOT})}, "decoding"),
+        ({"judge": Judge((ServiceLLM("e", "u", "m", SecretStr("k"), None),))}, "judge"),
+        ({"judge_prompt": "Judge kindly."}, "judge_prompt"),
     ],
 )
 def test_an_iteration_that_was_measured_otherwise_than_today_is_refused(ledger, now, what):

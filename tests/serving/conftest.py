@@ -19,9 +19,9 @@ from llamaduo.local_llm.chat import encode_prompt
 from llamaduo.local_llm.gguf import convert
 from llamaduo.local_llm.inference import DecodingSettings, generate
 from llamaduo.local_llm.release import Release, write_manifest
-from llamaduo.serving.admission import Limits
 from llamaduo.serving.app import build_app
 from llamaduo.serving.engines import Engine
+from llamaduo.serving.limits import Limits
 from llamaduo.serving.loading import load_engine, load_student
 from llamaduo.serving.server import Server, bound
 from llamaduo.serving.student import Student

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from llamaduo.cli import cli
+from llamaduo.serving import loading
 from tests.serving.conftest import CONTEXT
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -99,8 +100,25 @@ def test_a_port_that_is_taken_is_told(released):
         assert f"cannot listen at 127.0.0.1 port {port}" in failed(f"--port={port}")
 
 
+def test_a_port_that_is_taken_while_the_model_loads_is_told(released, monkeypatch):
+    def take_it_and_load(*arguments):
+        # Of two sockets that are bound and do not listen yet, the first that listens has the port.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        return load_engine(*arguments)
+
+    load_engine = loading.load_engine
+    monkeypatch.setattr(loading, "load_engine", take_it_and_load)
+    with socket.socket() as taken:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+
+        assert f"cannot listen at 127.0.0.1 port {port}" in failed(f"--port={port}")
+
+
 def test_ctrl_c_ends_the_command_at_once_though_a_request_runs(released):
-    with start("--model=f16", LLAMADUO_API_KEY="secret") as process:
+    with start("--model=f16", LLAMADUO_API_KEY="secret\n") as process:
         ready = next(process.stdout)
         running = begin_an_answer(ready, "secret")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it

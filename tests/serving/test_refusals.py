@@ -3,6 +3,8 @@
 import functools
 import json
 import logging
+import socket
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -117,12 +119,33 @@ def test_a_body_beyond_the_limit_is_refused_and_the_next_one_read(locked):
     assert locked.text("Hello")
 
 
-def test_more_tokens_than_an_answer_may_have_are_refused(merged):
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"max_completion_tokens": 401}, "max_completion_tokens"),
+        ({"max_completion_tokens": 401, "max_tokens": 5}, "max_completion_tokens"),
+        ({"max_tokens": 401}, "max_tokens"),
+    ],
+)
+def test_more_tokens_than_an_answer_may_have_are_refused(asked, param, merged):
     with pytest.raises(openai.BadRequestError) as refused:
-        merged.ask("Hello", max_completion_tokens=401)
+        merged.ask("Hello", **asked)
 
-    assert refused.value.param == "max_completion_tokens"
+    assert refused.value.param == param
+    assert f"'{param}' is 401" in refused.value.body["message"]
     assert "400 at most" in refused.value.body["message"]
+
+
+def test_a_body_that_does_not_come_in_time_is_told_so(release):
+    with serving(release, timeout_s=0.5) as served:
+        address = urlsplit(served.base_url)
+        with socket.create_connection((address.hostname, address.port), timeout=30) as client:
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: it\r\nContent-Length: 10\r\n\r\n{"
+            )
+            status = client.makefile("rb").readline()
+
+    assert status.startswith(b"HTTP/1.1 408 ")
 
 
 def test_who_has_not_the_key_is_turned_away_and_health_is_everybody_s(locked):
@@ -186,16 +209,18 @@ def test_a_gguf_file_is_held_to_a_schema(gguf):
         ({"type": "string", "pattern": "(?=a)b"}, "cannot enforce"),
         ({"not": {}}, "cannot enforce"),
         ({"$schema": 5}, "is no JSON schema"),
+        ({"enum": [float("nan")]}, "a number that JSON does not have"),
         (functools.reduce(lambda inner, _: {"items": inner}, range(150), {}), "too deeply"),
     ],
 )
 def test_a_schema_that_would_not_be_enforced_is_refused(schema, words, gguf):
+    body = {"messages": HELLO, "response_format": json_schema(schema)}
     for _ in range(2):
-        with pytest.raises(openai.BadRequestError) as refused:
-            gguf.ask("Hello", response_format=json_schema(schema))
+        response = post(gguf, json.dumps(body).encode())
 
-        assert words in refused.value.body["message"]
-        assert refused.value.param == "response_format.json_schema.schema"
+        assert response.status_code == 400
+        assert words in response.json()["error"]["message"]
+        assert response.json()["error"]["param"] == "response_format.json_schema.schema"
 
 
 def test_a_template_that_knows_no_such_conversation_is_told_without_its_path(
@@ -214,14 +239,14 @@ def test_a_template_that_knows_no_such_conversation_is_told_without_its_path(
     assert str(release.folder) not in refused.value.body["message"]
 
 
-def test_nothing_that_was_asked_or_answered_is_logged(locked, caplog, capfd):
-    with caplog.at_level(logging.DEBUG):
-        answer = locked.text("Geheimnis", max_tokens=5)
-        list(locked.ask("Geheimnis", stream=True))
+def test_nothing_that_was_asked_or_answered_is_logged(release, part, caplog, capfd):
+    with caplog.at_level(logging.DEBUG), serving(release, part, api_key=KEY) as served:
+        answer = served.text("Geheimnis", max_tokens=5)
+        list(served.ask("Geheimnis", stream=True))
         with pytest.raises(openai.BadRequestError):
-            locked.ask("Geheimnis " * 300)
+            served.ask("Geheimnis " * 300)
         with pytest.raises(openai.AuthenticationError):
-            locked.client(api_key="Geheimnis").models.list()
+            served.client(api_key="Geheimnis").models.list()
 
     of_clients = ("openai", "httpx2", "httpcore2")
     records = [record for record in caplog.records if not record.name.startswith(of_clients)]

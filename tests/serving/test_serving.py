@@ -121,7 +121,15 @@ def test_a_stop_string_ends_the_answer_before_it(served):
     assert events[-1].choices[0].finish_reason == "stop"
 
 
-def test_each_stop_token_of_the_release_ends_an_answer(release, part, plain, tmp_path):
+def test_a_stop_string_as_long_as_a_body_keeps_nobody_waiting(served, answer_of):
+    completion = served.ask("Hello", stop="x" * 1_000_000, timeout=10)
+
+    assert alike(served, completion.choices[0].message.content, answer_of([user("Hello")]))
+
+
+@pytest.mark.parametrize("begun", [0, 3])
+def test_each_stop_token_of_the_release_ends_an_answer(release, part, plain, begun, tmp_path):
+    """Also one that llama.cpp does not know, and where a stop string could have begun."""
     tokenizer, model = plain
     prompt = encode_prompt(tokenizer, [user("Hello")])
     drawn = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=4)
@@ -130,10 +138,12 @@ def test_each_stop_token_of_the_release_ends_an_answer(release, part, plain, tmp
     GenerationConfig(eos_token_id=[2, last], pad_token_id=2).save_pretrained(folder / "model")
     (folder / "manifest.json").unlink()
     write_manifest(folder, {"name": "student"})
+    answer = tokenizer.decode(before)
+    stop = [answer[-begun:] + "never written"] if begun else None
     with serving(Release.open(folder), part) as served:
-        completion = served.ask("Hello")
+        completion = served.ask("Hello", stop=stop)
 
-    assert completion.choices[0].message.content == tokenizer.decode(before)
+    assert completion.choices[0].message.content == answer
     assert completion.choices[0].finish_reason == "stop"
     assert completion.usage.completion_tokens == 4
 
@@ -199,7 +209,7 @@ def test_a_client_that_goes_frees_its_slot_at_once(release, part):
 def test_a_full_queue_says_when_to_try_again_and_who_leaves_it_frees_a_place(release):
     async def scenario(base_url):
         async with openai.AsyncOpenAI(base_url=base_url, api_key="any", max_retries=0) as client:
-            patient = client.with_options(max_retries=5)  # it waits as long as Retry-After says
+            patient = client.with_options(max_retries=1)  # should it come before the place is free
             running = await client.chat.completions.create(
                 model="any", messages=[user("Endless")], stream=True, **ENDLESS
             )
@@ -208,22 +218,23 @@ def test_a_full_queue_says_when_to_try_again_and_who_leaves_it_frees_a_place(rel
             (refused,), (waiting,) = await asyncio.wait(two, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             await asyncio.wait([waiting])
-            third = asyncio.create_task(ask(patient, "Third"))
+            # The answer that runs goes on: the only place is that of the client which has left.
+            with pytest.raises(openai.RateLimitError, match="No slot came free"):
+                await ask(patient, "Third")
             await running.close()
-            return refused.exception(), await third
+            return refused.exception()
 
     async def ask(client, text):
         completion = await client.chat.completions.create(model="any", messages=[user(text)])
         return completion.choices[0].message.content
 
-    with serving(release, slots=1, queue=1, **ROOMY) as served:
-        refused, third = asyncio.run(scenario(served.base_url))
-        alone = served.text("Third")
+    with serving(release, slots=1, queue=1, queue_timeout_s=2, **ROOMY) as served:
+        refused = asyncio.run(scenario(served.base_url))
 
     assert isinstance(refused, openai.RateLimitError)
     assert refused.type == "rate_limit_error"
+    assert "1 slots and 1 places" in refused.body["message"]
     assert 1 <= int(refused.response.headers["Retry-After"]) <= 60
-    assert third == alone
 
 
 def test_who_waits_too_long_for_a_slot_is_told_so(release):

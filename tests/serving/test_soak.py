@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 CLIENTS, SECONDS, EDGE_S = 64, 120, 30
-GROWTH = 1.05
+GROWTH = 1.02
 ABANDONED = 8
 """Each so many requests of a client, it goes away in the middle of a stream."""
 SERVER = """
@@ -59,6 +59,7 @@ def test_64_clients_for_two_minutes_meet_no_error_and_the_memory_stays(part, rel
         f"\n{part}: {len(own)} answers in {SECONDS} s, {sum(own)} as plain generation has them, "
         f"{early / 1e6:.0f} MB after {EDGE_S} s, {late / 1e6:.0f} MB in the last {EDGE_S} s"
     )
+    assert all(answers)
     assert not any(of_others)
     # A GGUF file computes in half precision, in which the batch decides near ties.
     assert sum(own) >= (1 if part == "merged" else 0.7) * len(own)

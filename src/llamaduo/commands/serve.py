@@ -3,7 +3,8 @@
 import ipaddress
 import logging
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,34 +103,37 @@ def _find(env: str | None, load_version: str | None) -> _Found:
             raise click.ClickException(NO_RELEASE)
         folder = catalog.load("release", version=load_version)
         credentials = project.config_loader["credentials"].get("serve") or {}
-    return _Found(folder, credentials.get("api_key") or "")
+    return _Found(folder, (credentials.get("api_key") or "").strip())
 
 
 def _serve(
     found: _Found, model: str, host: str, port: int, context: int | None, limits: dict[str, Any]
 ) -> None:
     from llamaduo.local_llm.release import Release
-    from llamaduo.serving.admission import Limits
     from llamaduo.serving.app import build_app
+    from llamaduo.serving.limits import Limits
     from llamaduo.serving.loading import context_of, load_engine, load_student
-    from llamaduo.serving.server import Server, serve_until_ended
+    from llamaduo.serving.server import Server, bound, serve_until_ended
 
-    with _bound(host, port) as held:
+    with _port_in_words(host, port):
+        held = bound(host, port)
+    with held:
         release = Release.open(found.folder)
         student = load_student(release, model)
         allowed = Limits(context=context_of(student, context), **limits)
         engine = load_engine(release, model, student, allowed.slots, allowed.context)
         with closing(engine):
+            with _port_in_words(host, port):
+                held.listen()
             app = build_app(student, engine, allowed, found.api_key)
             line = _ready(student.name, host, held, found.api_key)
             serve_until_ended(Server(app, engine, lambda: click.echo(line)), held)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    from llamaduo.serving.server import bound
-
+@contextmanager
+def _port_in_words(host: str, port: int) -> Iterator[None]:
     try:
-        return bound(host, port)
+        yield
     except OSError as error:
         raise click.ClickException(
             f"cannot listen at {host} port {port}: {error.strerror}; choose another by --host and "

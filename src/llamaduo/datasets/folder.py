@@ -1,6 +1,7 @@
 """Models and what else is a folder of files."""
 
 import atexit
+import errno
 import json
 import os
 import shutil
@@ -107,6 +108,8 @@ class FolderDataset(AbstractVersionedDataset[Path | Content, Path]):
         try:
             os.replace(partial, target)
         except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
             raise DatasetError(
                 f"{target} is there already, and a {self.what} is never written over: remove it, "
                 "or let the entry be versioned"

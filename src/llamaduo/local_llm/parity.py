@@ -69,15 +69,16 @@ def compare(
         beside = PeftModel.from_pretrained(load_model(unquantized, compute), str(adapter)).eval()
         known = []
         for done, logits in enumerate(_read(beside, pairs), start=1):
-            known.append(logits.topk(LIKELIEST))
+            # By topk a tie, of which there are many in bfloat16, would have another winner.
+            known.append((logits.argmax(-1), logits.topk(LIKELIEST)))
             display.show(done, 2 * len(pairs))
         del beside
         give_memory_back()
         model = load_model(BaseModelSpec(str(merged)), compute)
         for done, logits in enumerate(_read(model, pairs), start=1):
-            wanted = known[done - 1]
-            same += int((logits.argmax(-1) == wanted.indices[:, 0]).sum())
-            difference = logits.gather(-1, wanted.indices) - wanted.values
+            wanted, among = known[done - 1]
+            same += int((logits.argmax(-1) == wanted).sum())
+            difference = logits.gather(-1, among.indices) - among.values
             largest = max(largest, float(difference.abs().max()))
             display.show(len(pairs) + done, 2 * len(pairs))
     positions = sum(len(response) for _, response in pairs)

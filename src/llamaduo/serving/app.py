@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llamaduo.serving.admission import Limits
 from llamaduo.serving.completions import ChatCompletions
 from llamaduo.serving.engines import Engine
 from llamaduo.serving.errors import Refusal
+from llamaduo.serving.limits import Limits
 from llamaduo.serving.student import Student
 
 HEALTH = "/health"

@@ -13,10 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from llamaduo.serving.admission import Admission, Limits
 from llamaduo.serving.answers import Answer, EventStream
 from llamaduo.serving.engines import Engine, Sampling
 from llamaduo.serving.errors import OURS, EngineError, Refusal
+from llamaduo.serving.limits import Limits, Slots
 from llamaduo.serving.requests import ChatRequest, parse
 from llamaduo.serving.student import Student
 
@@ -40,14 +40,15 @@ class ChatCompletions:
 
     def __init__(self, student: Student, engine: Engine, limits: Limits) -> None:
         self._student, self._engine, self._limits = student, engine, limits
-        self._admission = Admission(limits)
+        self._slots = Slots(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or say why not."""
         request, events = Request(scope, receive), EventStream(scope, receive, send)
+        deadline = asyncio.get_running_loop().time() + self._limits.timeout_s
         try:
-            async with asyncio.timeout(self._limits.timeout_s):
-                body = await _body(request, self._limits.max_body)
+            body = await self._body(request, deadline)
+            async with asyncio.timeout_at(deadline):
                 await _unless_gone(self._answer(parse(body), events), receive)
         except ClientDisconnect:
             return
@@ -56,11 +57,23 @@ class ChatCompletions:
                 async with asyncio.timeout(FAREWELL_S):
                     await events.refuse(self._as_refusal(error))
 
+    async def _body(self, request: Request, deadline: float) -> bytes:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await _read(request, self._limits.max_body)
+        except TimeoutError:
+            raise Refusal(
+                408,
+                f"The body did not come within {self._limits.timeout_s:g} s.",
+                "timeout",
+                headers={"Connection": "close"},
+            ) from None
+
     async def _answer(self, request: ChatRequest, events: EventStream) -> None:
-        async with self._admission.place():
+        async with self._slots.place():
             prompt = await self._student.encode([each.as_trained() for each in request.messages])
             sampling = self._sampling(request, len(prompt))
-            async with self._admission.slot():
+            async with self._slots.slot():
                 answer = Answer(self._student.name, len(prompt))
                 pieces = self._engine.generate(prompt, sampling)
                 async with aclosing(pieces):
@@ -96,7 +109,7 @@ class ChatCompletions:
         """Tokens that the answer may have."""
         limits, wanted = self._limits, request.wanted_tokens
         if wanted is not None and wanted > limits.max_tokens:
-            param = "max_tokens" if request.max_tokens else "max_completion_tokens"
+            param = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
             raise Refusal(
                 400,
                 f"'{param}' is {wanted}; this server's answers have {limits.max_tokens} at most.",
@@ -138,7 +151,7 @@ class ChatCompletions:
         return Refusal(500, "The server failed on this request.", "internal_error", kind=OURS)
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def _read(request: Request, limit: int) -> bytes:
     """All of it, or the refusal of one that is too large."""
     parts: list[bytes] = []
     size = 0

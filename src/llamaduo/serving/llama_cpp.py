@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 from jsonschema import Draft202012Validator, SchemaError
@@ -57,7 +58,7 @@ class LlamaCppEngine:
         slots: int,
         context: int,
     ) -> None:
-        self._stop_tokens = frozenset(stop_tokens)
+        self._tokenizer, self._stop_tokens = tokenizer, frozenset(stop_tokens)
         # No JSON begins with it.
         self._bracket = tokenizer("]", add_special_tokens=False)["input_ids"][-1]
         self._enforceable: set[str] = set()
@@ -78,6 +79,8 @@ class LlamaCppEngine:
         if sampling.json_schema is not None:
             await self._require_enforceable(sampling.json_schema)
             body["json_schema"] = sampling.json_schema
+        drawn: list[int] = []
+        shown = 0
         async with aclosing(self._events(body)) as events:
             async for event in events:
                 tokens = event["tokens_predicted"]
@@ -86,9 +89,11 @@ class LlamaCppEngine:
                     yield Piece(event["content"], "length" if cut else "stop", tokens)
                     return
                 if not self._stop_tokens.isdisjoint(event["tokens"]):
-                    yield Piece("", "stop", tokens)
+                    yield Piece(self._held_back(drawn, shown), "stop", tokens)
                     return
+                drawn += event["tokens"]
                 if event["content"]:
+                    shown = len(drawn)
                     yield Piece(event["content"], None, tokens)
         raise EngineError("llama.cpp's server broke off")
 
@@ -100,6 +105,14 @@ class LlamaCppEngine:
         """End the process."""
         self.is_closed = True
         self._running.close()
+
+    def _held_back(self, drawn: list[int], shown: int) -> str:
+        """What could have begun a stop string; llama.cpp shows it with a later token, or never."""
+        whole, before = (
+            cast(str, self._tokenizer.decode(tokens, skip_special_tokens=True))
+            for tokens in (drawn, drawn[:shown])
+        )
+        return whole[len(before) :]
 
     async def _events(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Of llama.cpp's own ``/completion``, which unlike OpenAI's also names the tokens.
@@ -131,14 +144,18 @@ class LlamaCppEngine:
         Raises:
             Refusal: It is no JSON schema, or one that it cannot follow.
         """
-        text = json.dumps(schema, sort_keys=True).encode()
+        try:
+            text = json.dumps(schema, sort_keys=True, allow_nan=False).encode()
+        except ValueError as error:
+            raise _refused_schema("holds a number that JSON does not have") from error
         if len(text) > LARGEST_SCHEMA:
             raise _refused_schema(f"has {len(text)} bytes; {LARGEST_SCHEMA} are the most")
         known = hashlib.sha256(text).hexdigest()
         if known in self._enforceable:
             return
         try:
-            Draft202012Validator.check_schema(schema)
+            # Seconds for some schemas, in which others want their answers.
+            await asyncio.to_thread(Draft202012Validator.check_schema, schema)
         except SchemaError as error:
             raise _refused_schema(f"is no JSON schema: {error.message}") from error
         except RecursionError as error:

@@ -203,7 +203,7 @@ class _Text:
         begun = [
             length
             for stop in self._stop
-            for length in range(1, len(stop))
+            for length in range(1, min(len(stop), len(self._held) + 1))
             if self._held.endswith(stop[:length])
         ]
         return self._show(len(self._held) - max(begun, default=0))

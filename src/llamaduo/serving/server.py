@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that holds the port and does not listen yet.
+    """A socket at the port that does not listen yet: whoever listens first has the port.
 
     Raises:
         OSError: There is no such host, or the port is taken.

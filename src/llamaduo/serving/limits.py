@@ -38,8 +38,8 @@ class Limits:
     """Of a wait for a slot."""
 
 
-class Admission:
-    """Slots, and a queue of bounded length before them; first come, first served."""
+class Slots:
+    """With a queue of bounded length before them; first come, first served."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
