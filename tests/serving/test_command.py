@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import openai
@@ -50,8 +51,10 @@ def failed(*options):
     return " ".join(result.output.split())
 
 
+@contextmanager
 def start(*options, **environment):
-    return subprocess.Popen(
+    """The command in a process of its own, which ends with the test."""
+    process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, "serve", "--port=0", f"--context={CONTEXT}", *options],
         env={**os.environ, "COLUMNS": "200", **environment},
         stdout=subprocess.PIPE,
@@ -60,6 +63,11 @@ def start(*options, **environment):
         encoding="utf-8",
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def begin_an_answer(ready, api_key):
