@@ -222,19 +222,21 @@ def test_a_full_queue_says_when_to_try_again_and_who_leaves_it_frees_a_place(rel
             with pytest.raises(openai.RateLimitError, match="No slot came free"):
                 await ask(patient, "Third")
             await running.close()
-            return refused.exception()
+            return refused.exception(), await ask(patient, "Third")
 
     async def ask(client, text):
         completion = await client.chat.completions.create(model="any", messages=[user(text)])
         return completion.choices[0].message.content
 
     with serving(release, slots=1, queue=1, queue_timeout_s=2, **ROOMY) as served:
-        refused = asyncio.run(scenario(served.base_url))
+        refused, third = asyncio.run(scenario(served.base_url))
+        alone = served.text("Third")
 
     assert isinstance(refused, openai.RateLimitError)
     assert refused.type == "rate_limit_error"
     assert "1 slots and 1 places" in refused.body["message"]
     assert 1 <= int(refused.response.headers["Retry-After"]) <= 60
+    assert third == alone
 
 
 def test_who_waits_too_long_for_a_slot_is_told_so(release):
